@@ -1,0 +1,32 @@
+"""Autoencoders and variational autoencoders as scikit-learn estimators.
+
+Nothing heavy is imported before it is used: torch comes with the first estimator.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AutoencoderTransformer": "skvae._autoencoder",
+    "Recipe": "skvae._base",
+    "VAE": "skvae._vae",
+}
+
+__all__ = ["AutoencoderTransformer", "Recipe", "VAE", "__version__"]
+
+if TYPE_CHECKING:
+    from skvae._autoencoder import AutoencoderTransformer
+    from skvae._base import Recipe
+    from skvae._vae import VAE
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'skvae' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,455 @@
+"""What all autoencoders share: the scikit-learn contract and the way of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+)
+from sklearn.callback import CallbackSupportMixin
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+
+from skvae._compat import HasMethods, Interval, StrOptions, fit_context
+from skvae._docs import estimator
+from skvae._fitting import Fitting
+from skvae._random import draw_torch_generator
+from skvae._rows import RowDataset
+from skvae._state import load_state, plain_state
+from skvae._table import Container, has_missing
+from skvae._threads import limited_threads
+from skvae.objectives import NegativeLogLikelihood, Term
+
+_ACTIVATIONS = {
+    "identity",
+    "relu",
+    "silu",
+    "tanh",
+    "logistic",
+    "gelu",
+    "elu",
+    "leaky_relu",
+    "softplus",
+}
+# Floats a chunk of rows may occupy in the widest layer while predicting.
+_CHUNK_FLOATS = 1 << 20
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What one estimator adds to the shared machinery.
+
+    Parameters
+    ----------
+    terms : tuple of Term
+        Terms of the loss.
+    corruption : str, callable or None
+        Corruption of the encoder's input while training, see
+        :mod:`skvae.corruptions`.
+    corruption_level : float or "auto"
+        Its strength.
+    variational : bool
+        Whether the encoder gives a distribution.
+    code_activation : {None, "logistic", "relu"}
+        Applied to the code of a deterministic model.
+    tied : bool
+        Whether the decoder shares the encoder's weights.
+    likelihood : str
+        Family of p(x | z), or "auto".
+    noise : str or float
+        What the scale of a gaussian likelihood depends on; 1.0 is squared error.
+    prior, n_mixture : str, int
+        Family of p(z).
+    n_importance_samples : int
+        Draws of z per row while training.
+
+    Examples
+    --------
+    >>> from skvae import Recipe
+    >>> Recipe().variational
+    False
+    """
+
+    terms: tuple[Term, ...] = (NegativeLogLikelihood(),)
+    corruption: str | Callable[..., Any] | None = None
+    corruption_level: float | str = 0.0
+    variational: bool = False
+    code_activation: str | None = None
+    tied: bool = False
+    likelihood: str = "auto"
+    noise: str | float = 1.0
+    prior: str = "normal"
+    n_mixture: int = 0
+    n_importance_samples: int = 1
+
+
+@estimator
+class BaseAutoencoder(
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    CallbackSupportMixin,
+    BaseEstimator,
+):
+    """Base of the estimators; a subclass declares fields and `_recipe`."""
+
+    n_components: int | str = field(default="auto", kw_only=False)
+    hidden_layer_sizes: tuple[int, ...] = (128, 64)
+    activation: str = "silu"
+    batch_size: int | str = "auto"
+    learning_rate_init: float = 1e-3
+    max_iter: int | str = "auto"
+    early_stopping: bool = True
+    validation_fraction: float = 0.1
+    n_iter_no_change: int | str = "auto"
+    tol: float = 0.0
+    warm_start: bool = False
+    random_state: Any = None
+    verbose: int = 0
+    weight_decay: float = 0.0
+    dropout: float = 0.0
+    init: str = "auto"
+    encoder: Any = None
+    decoder: Any = None
+    scale: str | None = "auto"
+    missing_values: str = "mask"
+    device: str = "auto"
+    callbacks: Any = None
+    net_params: dict[str, Any] | None = None
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "n_components": [
+            Interval(Integral, 1, None, closed="left"),
+            StrOptions({"auto"}),
+        ],
+        "hidden_layer_sizes": ["array-like"],
+        "activation": [StrOptions(_ACTIVATIONS)],
+        "batch_size": [
+            Interval(Integral, 1, None, closed="left"),
+            StrOptions({"auto"}),
+        ],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "max_iter": [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [
+            Interval(Integral, 1, None, closed="left"),
+            StrOptions({"auto"}),
+        ],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "warm_start": ["boolean"],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "init": [StrOptions({"auto", "random"})],
+        "encoder": [callable, None],
+        "decoder": [callable, None],
+        "scale": [StrOptions({"auto"}), None],
+        "missing_values": [StrOptions({"mask", "error"})],
+        "device": [str, HasMethods(["type"])],
+        "callbacks": ["array-like", None],
+        "net_params": [dict, None],
+    }
+
+    # -- what a subclass declares ------------------------------------------------------
+    def _recipe(self) -> Recipe:
+        """Return what this estimator adds; a pure function of the parameters."""
+        raise NotImplementedError
+
+    # -- scikit-learn's contract -------------------------------------------------------
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.input_tags.allow_nan = self.missing_values == "mask"
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "net_")
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.n_components_
+
+    def __getstate__(self) -> dict[str, Any]:
+        return plain_state(self, super().__getstate__())
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(load_state(self, state))
+
+    def _validate(self, X: Any, *, reset: bool) -> Any:
+        """Validate rows; NaN is let through where it is allowed."""
+        allow_nan = self.missing_values == "mask"
+        return validate_data(
+            self,
+            X,
+            dtype=[np.float64, np.float32],
+            accept_sparse="csr",
+            ensure_all_finite="allow-nan" if allow_nan else True,
+            reset=reset,
+        )
+
+    # -- training ----------------------------------------------------------------------
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any = None) -> Any:
+        """Fit the model to rows.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, DataFrame} of shape (n_samples, n_features)
+            Training rows.
+        y : None
+            Ignored, present for API consistency.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If the data are not finite, or the loss is not finite twice.
+        """
+        with self._all_or_nothing():
+            warm = self.warm_start and hasattr(self, "net_")
+            return Fitting(self, X, y, go_on=warm).run()
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any = None) -> Any:
+        """Train on rows for one epoch, from where training stands.
+
+        The first call decides scaling and start; the step size stays constant and
+        no rows are held out.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, DataFrame} of shape (n_samples, n_features)
+            Training rows.
+        y : None
+            Ignored, present for API consistency.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+        """
+        with self._all_or_nothing():
+            return Fitting(self, X, y, go_on=hasattr(self, "net_"), partial=True).run()
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """Put every attribute back if a fit raises: bad input loses nothing."""
+        before = dict(vars(self))
+        try:
+            yield
+        except BaseException:
+            kept = {k: v for k, v in vars(self).items() if k.startswith("_callback")}
+            kept |= {k: v for k, v in vars(self).items() if k.startswith("_skl")}
+            vars(self).clear()
+            vars(self).update({**before, **kept})
+            raise
+
+    # -- codes and rows ----------------------------------------------------------------
+    def transform(self, X: Any) -> Any:
+        """Encode rows: the code, or the mean of its posterior.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, DataFrame} of shape (n_samples, n_features)
+            Rows in the units seen in `fit`.
+
+        Returns
+        -------
+        Z : ndarray of shape (n_samples, n_components)
+            Codes, in the dtype of `X`.
+        """
+        check_is_fitted(self)
+        X = self._validate(X, reset=False)
+        return self._encode(X).astype(X.dtype, copy=False)
+
+    def inverse_transform(self, X: Any) -> Any:
+        """Decode codes into rows: the mean of the likelihood.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_components)
+            Codes.
+
+        Returns
+        -------
+        X_original : ndarray or DataFrame of shape (n_samples, n_features)
+            Rows in the units, and the container, seen in `fit`.
+        """
+        check_is_fitted(self)
+        return self._container.restore(self._decode_points(self._validate_codes(X)))
+
+    def reconstruct(self, X: Any) -> Any:
+        """Encode rows and decode their codes.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, DataFrame} of shape (n_samples, n_features)
+            Rows in the units seen in `fit`.
+
+        Returns
+        -------
+        X_reconstructed : ndarray or DataFrame of shape (n_samples, n_features)
+            Deterministic reconstructions, in the container of `X`.
+        """
+        check_is_fitted(self)
+        container = Container.of(X)
+        X = self._validate(X, reset=False)
+        rows = self._decode_points(self._encode(X)).astype(X.dtype, copy=False)
+        return container.restore(rows)
+
+    def sample(self, n_samples: int = 1, random_state: Any = None) -> Any:
+        """Draw new rows from the model.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Rows to draw.
+        random_state : int, RandomState instance or None, default=None
+            Seeds the draw; an int gives the same rows at every call.
+
+        Returns
+        -------
+        X : ndarray or DataFrame of shape (n_samples, n_features)
+            Rows in the units, and the container, seen in `fit`.
+        """
+        check_is_fitted(self)
+        if not isinstance(n_samples, Integral) or n_samples < 1:
+            raise ValueError(f"n_samples must be an integer >= 1. Got {n_samples!r}.")
+        device = next(self._module.parameters()).device
+        generator = draw_torch_generator(random_state, device)
+        with self._inference():
+            z = self._draw_codes(int(n_samples), generator)
+            return self._container.restore(self._draw_rows(z, generator))
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Compute the mean of `score_samples` over rows; higher is better.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, DataFrame} of shape (n_samples, n_features)
+            Rows in the units seen in `fit`.
+        y : None
+            Ignored, present for API consistency.
+
+        Returns
+        -------
+        score : float
+            The mean score.
+        """
+        return float(np.mean(self.score_samples(X)))
+
+    # -- inside ------------------------------------------------------------------------
+    @contextmanager
+    def _inference(self) -> Iterator[None]:
+        with limited_threads(), torch.inference_mode():
+            yield
+
+    @property
+    def _module(self) -> Any:
+        return self.net_.module_
+
+    def _validate_codes(self, Z: Any) -> np.ndarray:
+        Z = check_array(
+            Z, dtype=[np.float64, np.float32], estimator=self, input_name="X"
+        )
+        if Z.shape[1] != self.n_components_:
+            raise ValueError(
+                f"X has {Z.shape[1]} features, but {type(self).__name__} is expecting "
+                f"{self.n_components_} components as input."
+            )
+        return Z
+
+    def _dataset(self, X: Any, **arrays: Any) -> RowDataset:
+        module = self._module
+        parameter = next(module.parameters())
+        if not self._columns.has_missing and not self._columns.tolerates_missing:
+            self._refuse_missing(X)
+        rows = self._columns.to_rows(X, _NUMPY_DTYPE[parameter.dtype])
+        return RowDataset(
+            self._columns, {**rows, **arrays}, parameter.dtype, parameter.device
+        )
+
+    def _refuse_missing(self, X: Any) -> None:
+        if self.missing_values == "mask" and has_missing(X):
+            raise ValueError(
+                f"Input X contains NaN, but the rows {type(self).__name__} was fitted "
+                "on had no missing cells. Impute them first, or fit on rows that have "
+                "some."
+            )
+
+    def _chunks(self, dataset: RowDataset, repeats: int = 1) -> Iterator[tuple]:
+        """Yield slices of rows and their batches, in bounded memory."""
+        size = max(1, min(4096, _CHUNK_FLOATS // (self._width * repeats)))
+        for start in range(0, len(dataset), size):
+            part = slice(start, min(start + size, len(dataset)))
+            yield part, dataset.take(part)
+
+    @property
+    def _width(self) -> int:
+        sizes = tuple(self.hidden_layer_sizes)
+        return max(self.n_features_in_, self.n_components_, *sizes, 1)
+
+    def _encode(self, X: Any) -> np.ndarray:
+        dataset = self._dataset(X)
+        codes = np.empty((len(dataset), self.n_components_), dtype=self._dtype)
+        module = self._module
+        with self._inference():
+            for part, batch in self._chunks(dataset):
+                inputs = module.encoder_input(batch["x"], batch.get("mask"))
+                codes[part] = module.posterior(inputs)[0].cpu().numpy()
+        return codes
+
+    @property
+    def _dtype(self) -> Any:
+        return _NUMPY_DTYPE[next(self._module.parameters()).dtype]
+
+    def _to_device(self, array: np.ndarray) -> torch.Tensor:
+        parameter = next(self._module.parameters())
+        return torch.as_tensor(np.array(array, dtype=self._dtype)).to(parameter.device)
+
+    def _decode_points(self, Z: np.ndarray) -> np.ndarray:
+        module, parts = self._module, []
+        size = max(1, _CHUNK_FLOATS // self._width)
+        with self._inference():
+            for start in range(0, len(Z), size):
+                raw = module.decode(self._to_device(Z[start : start + size]))
+                parts.append(self._columns.point(module.likelihood, raw))
+        return np.concatenate(parts)
+
+    def _draw_rows(self, z: torch.Tensor, generator: torch.Generator) -> np.ndarray:
+        module, parts = self._module, []
+        for chunk in z.split(max(1, _CHUNK_FLOATS // self._width)):
+            raw = module.decode(chunk)
+            parts.append(self._columns.draw(module.likelihood, raw, generator))
+        return np.concatenate(parts)
+
+    def _draw_codes(self, n: int, generator: torch.Generator) -> torch.Tensor:
+        raise NotImplementedError
+
+    def _finish(self, dataset: Any) -> None:
+        """Set fitted attributes that need a pass over the training rows."""
+        raise NotImplementedError
+
+    # A conditional model overrides these two.
+    _n_conditions: ClassVar[int] = 0
+
+    def _condition_arrays(self, y: Any, n: int, *, reset: bool) -> dict[str, Any]:
+        """Return what training rows carry beside their columns."""
+        return {}
+
+
+_NUMPY_DTYPE = {torch.float64: np.float64, torch.float32: np.float32}

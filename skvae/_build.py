@@ -1,0 +1,173 @@
+"""From a plain description of a model to its torch module.
+
+The description holds nothing but numbers, strings and tuples, so that it can be
+stored with an estimator and the same module rebuilt from it when it is loaded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from skvae._module import AutoencoderModule
+from skvae._networks import LinearPlusMLP, build_network, tied_decoder
+from skvae.corruptions import make_corruption
+from skvae.likelihoods import LIKELIHOODS
+from skvae.priors import MixturePrior, NormalPrior, VampPrior
+
+
+@dataclass
+class Architecture:
+    """Everything that decides the shape of a module.
+
+    Parameters
+    ----------
+    n_features, n_components, n_conditions : int
+        Columns of the rows, of the code, and of the condition.
+    hidden_layer_sizes : tuple of int
+        Hidden units of the encoder; the decoder mirrors them.
+    activation : str
+        Activation of the hidden units.
+    dropout : float
+        Share of hidden units dropped while training.
+    linear_path : bool
+        Whether network and linear model are added.
+    likelihood, noise : str, float
+        Family of p(x | z) and, for gaussian, what its scale depends on.
+    variational : bool
+        Whether the encoder gives a distribution.
+    prior, n_mixture : str, int
+        Family of p(z) and its number of components.
+    code_activation : str or None
+        Applied to the code of a deterministic model.
+    tied : bool
+        Whether decoder weights are the encoder's transposed.
+    has_mask : bool
+        Whether the encoder sees which cells are observed.
+    n_importance_samples : int
+        Draws of z per row while training.
+    dtype, device : str
+        Of the parameters.
+    """
+
+    n_features: int
+    n_components: int
+    n_conditions: int = 0
+    hidden_layer_sizes: tuple[int, ...] = (128, 64)
+    activation: str = "silu"
+    dropout: float = 0.0
+    linear_path: bool = True
+    likelihood: str = "gaussian"
+    noise: str | float = 1.0
+    variational: bool = False
+    prior: str = "normal"
+    n_mixture: int = 0
+    code_activation: str | None = None
+    tied: bool = False
+    has_mask: bool = False
+    n_importance_samples: int = 1
+    dtype: str = "float64"
+    device: str = "cpu"
+    table: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the description as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> Architecture:
+        """Make the description from plain values."""
+        hidden = tuple(state["hidden_layer_sizes"])
+        return cls(**{**state, "hidden_layer_sizes": hidden})
+
+
+def build_module(
+    arch: Architecture,
+    generator: torch.Generator,
+    *,
+    encoder: Any = None,
+    decoder: Any = None,
+    corruption: Any = None,
+) -> AutoencoderModule:
+    """Build a module with random weights drawn from `generator` on the CPU."""
+    dtype = getattr(torch, arch.dtype)
+    likelihood = _likelihood(arch)
+    n_in = arch.n_features * (2 if arch.has_mask else 1)
+    n_code = arch.n_components * (2 if arch.variational else 1)
+    if encoder is None:
+        encoder_net = _network(arch, n_in, n_code, arch.n_components, False, generator)
+    else:
+        encoder_net = build_network(encoder, n_in, n_code, generator=generator)
+    n_in_decoder = arch.n_components + arch.n_conditions
+    n_out = likelihood.n_outputs
+    if decoder is not None:
+        decoder_net = build_network(decoder, n_in_decoder, n_out, generator=generator)
+    elif arch.tied:
+        decoder_net = tied_decoder(encoder_net)
+    else:
+        decoder_net = _network(
+            arch, n_in_decoder, n_out, arch.n_features, True, generator
+        )
+    module = AutoencoderModule(
+        encoder_net,
+        decoder_net,
+        likelihood,
+        prior=_prior(arch, generator) if arch.variational else None,
+        corruption=corruption,
+        code_activation=_code_activation(arch.code_activation),
+        n_importance_samples=arch.n_importance_samples,
+    )
+    return module.to(dtype=dtype)
+
+
+def _network(
+    arch: Architecture,
+    n_in: int,
+    n_out: int,
+    n_linear: int,
+    mirrored: bool,
+    generator: torch.Generator,
+) -> LinearPlusMLP:
+    hidden = arch.hidden_layer_sizes
+    return LinearPlusMLP(
+        n_in,
+        n_out,
+        hidden[::-1] if mirrored else hidden,
+        arch.activation,
+        n_linear=n_linear,
+        linear=arch.linear_path,
+        dropout=arch.dropout,
+        zero_last=arch.linear_path,
+        generator=generator,
+        dtype=getattr(torch, arch.dtype),
+    )
+
+
+def _likelihood(arch: Architecture) -> Any:
+    kind = LIKELIHOODS[arch.likelihood]
+    if arch.likelihood == "gaussian":
+        return kind(arch.n_features, noise=arch.noise)
+    return kind(arch.n_features)
+
+
+def _prior(arch: Architecture, generator: torch.Generator) -> Any:
+    if arch.prior == "normal":
+        return NormalPrior(arch.n_components)
+    if arch.prior == "mixture":
+        return MixturePrior(arch.n_components, n_mixture=arch.n_mixture)
+    width = arch.n_features * (2 if arch.has_mask else 1)
+    pseudo = torch.empty(arch.n_mixture, width, dtype=getattr(torch, arch.dtype))
+    return VampPrior(arch.n_components, pseudo.normal_(generator=generator))
+
+
+def _code_activation(name: str | None) -> Any:
+    return {None: None, "logistic": torch.sigmoid, "relu": torch.relu}[name]
+
+
+def corruption_of(spec: Any, level: float, low: Any = None, high: Any = None) -> Any:
+    """Make the corruption of a recipe; a level of zero is none."""
+    if spec is None or (not callable(spec) and level == 0):
+        return None
+    return make_corruption(spec, level, low=low, high=high)

@@ -1,0 +1,143 @@
+"""What the deterministic autoencoders share: R2, and samples from fitted codes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.mixture import GaussianMixture
+from sklearn.utils.validation import check_is_fitted
+
+_SAMPLE_COMPONENTS = 10
+_MAX_CODES = 5000
+
+
+class DeterministicMixin:
+    """Scores by reconstruction error and sampling for models without a prior."""
+
+    net_: Any
+
+    def score(self: Any, X: Any, y: Any = None) -> float:
+        r"""Compute the :math:`R^2` of the reconstruction of scaled rows.
+
+        .. math:: 1 - \sum_{ij} (x_{ij} - \hat x_{ij})^2
+                  / \sum_{ij} (x_{ij} - \bar x_j)^2
+
+        with :math:`\bar x_j` the mean of the training rows. No penalty takes part,
+        so scores compare across penalties and their strengths.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, DataFrame} of shape (n_samples, n_features)
+            Rows in the units seen in `fit`.
+        y : None
+            Ignored, present for API consistency.
+
+        Returns
+        -------
+        score : float
+            At most 1; 0 is what the column means reach.
+        """
+        check_is_fitted(self)
+        error, spread = self._squared_errors(self._validate(X, reset=False))
+        total = float(spread.sum())
+        return 1.0 - float(error.sum()) / total if total > 0 else 0.0
+
+    def score_samples(self: Any, X: Any) -> np.ndarray:
+        """Compute minus the squared reconstruction error of each row.
+
+        A row far from anything seen in training reconstructs badly; but a model that
+        reconstructs well reconstructs anomalies well too. To rank rows by how typical
+        they are, prefer the likelihood of a :class:`VAE`.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, DataFrame} of shape (n_samples, n_features)
+            Rows in the units seen in `fit`.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,)
+            Minus the mean over the columns of the squared error, in scaled units.
+        """
+        check_is_fitted(self)
+        error, _ = self._squared_errors(self._validate(X, reset=False))
+        return -error / self.n_features_in_
+
+    def _squared_errors(self: Any, X: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return, for each row, the squared error and the squared distance to the mean."""
+        dataset = self._dataset(X)
+        module = self._module
+        error = np.empty(len(dataset), dtype=self._dtype)
+        spread = np.empty_like(error)
+        mean = self._to_device(self._row_mean)
+        with self._inference():
+            for part, batch in self._chunks(dataset):
+                out = module(**batch)
+                x, seen = batch["x"], batch.get("mask", 1.0)
+                guess = self._within_bounds(out.reconstruction)
+                error[part] = ((x - guess).square() * seen).sum(1).cpu().numpy()
+                spread[part] = ((x - mean).square() * seen).sum(1).cpu().numpy()
+        return error, spread
+
+    def _within_bounds(self: Any, x: torch.Tensor) -> torch.Tensor:
+        low, high = self._columns.low, self._columns.high
+        return x if low is None else x.clamp(low, high)
+
+    # -- fitted attributes and sampling ------------------------------------------------
+    def _finish(self: Any, dataset: Any) -> None:
+        """Keep what scores and samples need: mean, residual variance, some codes."""
+        columns, module = self._columns, self._module
+        self.center_, self.scale_ = columns.center, columns.scale
+        rows = slice(None)
+        if len(dataset) > _MAX_CODES:
+            rng = np.random.RandomState(self.evaluation_seed_)
+            rows = np.sort(rng.choice(len(dataset), _MAX_CODES, replace=False))
+        batch = dataset.take(rows)
+        module.eval()
+        out = module(**batch)
+        x, seen = batch["x"], batch.get("mask", torch.ones_like(batch["x"]))
+        count = seen.sum(0).clamp(min=1)
+        self._row_mean = ((x * seen).sum(0) / count).cpu().numpy()
+        residual = (x - self._within_bounds(out.reconstruction)).square() * seen
+        variance = (residual.sum(0) / count).cpu().numpy()
+        self._residual_variance = variance
+        self.noise_variance_ = variance * columns.scale**2
+        self._codes = out.mean.cpu().numpy()
+
+    def _draw_codes(self: Any, n: int, generator: torch.Generator) -> torch.Tensor:
+        """Draw from a Gaussian mixture fitted to the codes of training rows."""
+        weights, means, roots = self._code_mixture()
+        device = generator.device
+        which = torch.multinomial(
+            torch.as_tensor(weights, device=device), n, True, generator=generator
+        )
+        noise = torch.empty(n, means.shape[1], dtype=torch.float64, device=device)
+        noise.normal_(generator=generator)
+        means_, roots_ = (torch.as_tensor(a, device=device) for a in (means, roots))
+        z = means_[which] + (roots_[which] @ noise.unsqueeze(-1)).squeeze(-1)
+        return z.to(next(self._module.parameters()).dtype)
+
+    def _code_mixture(self: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        codes = self._codes.astype(np.float64)
+        spread = np.maximum(codes.std(axis=0), 1e-12)
+        n_mixture = max(1, min(_SAMPLE_COMPONENTS, len(codes) // 20))
+        mixture = GaussianMixture(
+            n_mixture, reg_covar=1e-6, random_state=self.evaluation_seed_
+        )
+        if len(codes) < 2:
+            k = codes.shape[1]
+            return np.ones(1), codes, np.zeros((1, k, k))
+        mixture.fit(codes / spread)
+        roots = np.linalg.cholesky(mixture.covariances_) * spread[:, None]
+        return mixture.weights_, mixture.means_ * spread, roots
+
+    def _draw_rows(self: Any, z: torch.Tensor, generator: torch.Generator) -> Any:
+        """Decode codes and add the residual noise of each column."""
+        module = self._module
+        sd = np.sqrt(self._residual_variance)
+        scale = torch.as_tensor(sd, dtype=z.dtype, device=z.device)
+        mean = module.likelihood.mean(module.decode(z))
+        noise = torch.empty_like(mean).normal_(generator=generator)
+        return self._columns.from_scaled((mean + scale * noise).cpu().numpy())

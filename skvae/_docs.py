@@ -1,0 +1,218 @@
+"""Constructors written once, as fields, and the text of the parameters they share."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import Any, TypeVar, dataclass_transform
+
+T = TypeVar("T", bound=type)
+
+PARAMETERS = {
+    "n_components": '''
+n_components : int or "auto", default="auto"
+    Components of the code. ``"auto"`` is half the columns, at most 10. More
+    components than columns are allowed.
+''',
+    "hidden_layer_sizes": """
+hidden_layer_sizes : tuple of int, default=(128, 64)
+    Hidden units of the encoder, from the data to the code; the decoder mirrors
+    them. ``()`` is the linear model itself.
+""",
+    "activation": """
+activation : {"silu", "relu", "tanh", "logistic", "gelu", "elu", "leaky_relu", \\
+        "softplus", "identity"}, default="silu"
+    Activation of the hidden units.
+""",
+    "batch_size": '''
+batch_size : int or "auto", default="auto"
+    Rows an optimiser step. ``"auto"`` is ``min(128, n_samples)``, 256 above
+    50 000 rows.
+''',
+    "learning_rate_init": """
+learning_rate_init : float, default=0.001
+    Peak step size of AdamW. It rises over the first 5 % of the steps and falls
+    to zero along a cosine.
+""",
+    "max_iter": '''
+max_iter : int or "auto", default="auto"
+    Epochs at most. ``"auto"`` is enough for about 3000 optimiser steps (500
+    below 50 rows) and at least 5. With 0 the model is the one training would
+    start at: PCA, or factor analysis.
+''',
+    "early_stopping": """
+early_stopping : bool, default=True
+    Whether to hold rows out, keep the weights with the best held-out loss (the
+    start included), and stop when it no longer improves. Below 50 rows none are
+    held out.
+""",
+    "validation_fraction": """
+validation_fraction : float, default=0.1
+    Share of the rows held out, at least 10 and at most 10 000 rows.
+""",
+    "n_iter_no_change": '''
+n_iter_no_change : int or "auto", default="auto"
+    Epochs without a better held-out loss before training stops. ``"auto"`` is a
+    fifth of ``max_iter``.
+''',
+    "tol": """
+tol : float, default=0.0
+    Relative improvement of the held-out loss that counts as better.
+""",
+    "warm_start": """
+warm_start : bool, default=False
+    Whether ``fit`` goes on from the weights of the last fit.
+""",
+    "random_state": """
+random_state : int, RandomState instance or None, default=None
+    Seeds weights, split, shuffling and noise. An int gives the same bits at
+    every call.
+""",
+    "verbose": """
+verbose : int, default=0
+    Above 0, a table with one line an epoch is printed.
+""",
+    "weight_decay": """
+weight_decay : float, default=0.0
+    Decoupled weight decay of the weight matrices.
+""",
+    "dropout": """
+dropout : float, default=0.0
+    Share of hidden units dropped while training, in [0, 1).
+""",
+    "init": '''
+init : {"auto", "random"}, default="auto"
+    Where training starts. ``"auto"`` adds a linear path to the networks and
+    starts at the classical model; ``"random"`` is a plain network with random
+    weights.
+''',
+    "encoder": """
+encoder : torch.nn.Module, callable or None, default=None
+    Own encoder: a module (copied, never trained in place) or a factory
+    ``(n_in, n_out) -> Module``. None is the network described by
+    `hidden_layer_sizes`.
+""",
+    "decoder": """
+decoder : torch.nn.Module, callable or None, default=None
+    Own decoder, as for `encoder`.
+""",
+    "scale": '''
+scale : "auto" or None, default="auto"
+    ``"auto"`` leaves data in [0, 1] alone, divides non-negative integers of one
+    common range by their maximum, and standardises the columns otherwise. It is
+    undone wherever rows are returned. None trains on the data as they are.
+''',
+    "missing_values": """
+missing_values : {"mask", "error"}, default="mask"
+    ``"mask"`` accepts NaN: such cells are left out of the loss and the encoder is
+    told which they are. ``"error"`` refuses them.
+""",
+    "device": """
+device : str, default="auto"
+    ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; ``"auto"`` takes a GPU where
+    there is one.
+""",
+    "callbacks": """
+callbacks : list of skorch callbacks or None, default=None
+    Cloned before use.
+""",
+    "net_params": """
+net_params : dict or None, default=None
+    Anything else a skorch net takes, such as ``{"optimizer": torch.optim.SGD}``.
+""",
+    "input_noise": '''
+input_noise : float or "auto", default="auto"
+    Standard deviation of gaussian noise on the encoder's input while training, in
+    scaled units. ``"auto"`` is 0.1 below 2000 rows and 0 from there on.
+''',
+}
+
+ATTRIBUTES = {
+    "n_components_": """
+n_components_ : int
+    Components of the code.
+""",
+    "net_": """
+net_ : skorch.NeuralNet
+    The trained skorch net; its ``module_`` is the torch module.
+""",
+    "n_iter_": """
+n_iter_ : int
+    Epochs run.
+""",
+    "loss_curve_": """
+loss_curve_ : list of float
+    Training loss of each epoch, in nats per row, penalties included.
+""",
+    "validation_loss_curve_": """
+validation_loss_curve_ : list of float or None
+    Held-out loss of each epoch (the last one computed), or None without held-out
+    rows.
+""",
+    "best_loss_": """
+best_loss_ : float or None
+    Best held-out loss, that of the weights kept.
+""",
+    "noise_variance_": """
+noise_variance_ : ndarray of shape (n_features,)
+    Variance of the columns that the code leaves unexplained, in squared units of
+    the columns.
+""",
+    "n_features_in_": """
+n_features_in_ : int
+    Columns seen in ``fit``.
+""",
+    "feature_names_in_": """
+feature_names_in_ : ndarray of shape (n_features_in_,)
+    Names of the columns seen in ``fit``, where all of them are strings.
+""",
+    "batch_size_": """
+batch_size_ : int
+    Rows an optimiser step.
+""",
+    "max_iter_": """
+max_iter_ : int
+    Epochs at most.
+""",
+    "center_": """
+center_ : ndarray of shape (n_features,)
+    What scaling subtracts from each column.
+""",
+    "scale_": """
+scale_ : ndarray of shape (n_features,)
+    What scaling divides each column by.
+""",
+    "likelihood_": """
+likelihood_ : str
+    Likelihood of the columns.
+""",
+    "device_": """
+device_ : str
+    Device trained on.
+""",
+}
+
+
+@dataclass_transform(kw_only_default=True)
+def estimator(cls: T) -> T:
+    """Make the annotated fields of a class its constructor, and fill in its docstring.
+
+    Lines ``%(name)s`` of the docstring are replaced by the shared text of the
+    parameter or attribute ``name``.
+    """
+    made = dataclass(cls, eq=False, repr=False, kw_only=True)  # type: ignore[call-overload]
+    made.__doc__ = _filled(cls.__doc__ or "")
+    return made
+
+
+def _filled(doc: str) -> str:
+    lines: list[str] = []
+    for line in inspect.cleandoc(doc).splitlines():
+        if line.startswith("%(") and line.endswith(")s"):
+            name = line[2:-2]
+            text = PARAMETERS.get(name) or ATTRIBUTES[name]
+            lines += text.strip("\n").splitlines()
+        else:
+            lines.append(line)
+    return "\n".join(lines)
+

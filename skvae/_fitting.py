@@ -1,0 +1,356 @@
+"""One fit, step by step: resolve "auto", split, build, start, train, finish."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from skvae._build import Architecture, build_module, corruption_of
+from skvae._networks import LinearPlusMLP, TiedDecoder
+from skvae._random import draw_seeds, torch_generator
+from skvae._rows import NumericColumns, RowDataset
+from skvae._starts import (
+    sample_of_rows,
+    start_at_factor_analysis,
+    start_at_means,
+    start_at_pca,
+)
+from skvae._table import Container
+from skvae._threads import limited_threads
+from skvae._training import (
+    TrainingPlan,
+    history_rows,
+    make_net,
+    subset,
+)
+from skvae.objectives import Objective
+
+_SMALL = 50  # Rows below which none are held out.
+_MAX_HELD_OUT = 10_000
+_STEPS, _STEPS_SMALL = 3000, 500
+_FROZEN_DRAWS = 512
+
+
+def device_of(name: Any) -> torch.device:
+    """Resolve the `device` parameter, or say what is wrong with it."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"Invalid device={name!r}: it must be 'auto', 'cpu', 'cuda', 'cuda:1', "
+            "'mps' or another name torch.device takes."
+        ) from error
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not available.get(device.type, True):
+        raise ValueError(
+            f"device={name!r} was requested but {device.type.upper()} is not "
+            "available on this machine. Use device='cpu' or device='auto'."
+        )
+    return device
+
+
+class Fitting:
+    """The steps of one `fit` or `partial_fit` of an estimator.
+
+    Parameters
+    ----------
+    estimator : BaseAutoencoder
+        The estimator, changed in place.
+    X, y : array-like
+        What the user passed.
+    go_on : bool
+        Whether to go on from fitted weights.
+    partial : bool, default=False
+        Whether to train for one epoch at a constant step size.
+    """
+
+    def __init__(
+        self, estimator: Any, X: Any, y: Any, *, go_on: bool, partial: bool = False
+    ):
+        self.estimator = estimator
+        self.user_X = X
+        self.y = y
+        self.go_on = go_on
+        self.partial = partial
+
+    def run(self) -> Any:
+        """Fit the estimator and return it."""
+        est = self.estimator
+        self.recipe = est._recipe()
+        self._check_parameters()
+        self.seeds = draw_seeds(est.random_state)
+        container = Container.of(self.user_X)
+        X = est._validate(self.user_X, reset=not self.go_on)
+        self.device = device_of(est.device)
+        if self.device.type == "mps" and X.dtype == np.float64:
+            X = X.astype(np.float32)
+        context = est._init_callback_context(max_subtasks=None)
+        context.call_on_fit_task_begin(estimator=est, X=self.user_X, y=self._hook_y)
+        if not self.go_on:
+            est._container = container
+            est._columns = self._fit_columns(X)
+        columns = est._columns
+        arrays = columns.to_rows(X, X.dtype)
+        arrays |= est._condition_arrays(self.y, X.shape[0], reset=not self.go_on)
+        self.dtype = torch.float64 if X.dtype == np.float64 else torch.float32
+        with limited_threads(self._multiply_adds(X)):
+            dataset = RowDataset(columns, arrays, self.dtype, self.device)
+            train, valid = self._split(len(dataset))
+            if not self.go_on:
+                self._build(dataset, train)
+            self._train(dataset, train, valid, context)
+            with torch.inference_mode():
+                est._finish(dataset)
+        context.call_on_fit_task_end(
+            estimator=est,
+            X=self.user_X,
+            y=self._hook_y,
+            reconstruction_attributes=lambda: {},
+        )
+        return est
+
+    @property
+    def _hook_y(self) -> Any:
+        # scikit-learn's ScoringMonitor logs nothing where y is None.
+        return self.user_X if self.y is None else self.y
+
+    # -- resolving "auto" --------------------------------------------------------------
+    def _check_parameters(self) -> None:
+        hidden = list(np.ravel(self.estimator.hidden_layer_sizes))
+        if any(not float(h).is_integer() or h <= 0 for h in hidden):
+            raise ValueError(
+                f"hidden_layer_sizes must be > 0, got "
+                f"{self.estimator.hidden_layer_sizes}."
+            )
+        self.hidden = tuple(int(h) for h in hidden)
+
+    def _multiply_adds(self, X: Any) -> float:
+        widths = [X.shape[1], *self.hidden]
+        return 2.0 * 128 * sum(a * b for a, b in zip(widths, widths[1:], strict=False))
+
+    def _fit_columns(self, X: Any) -> Any:
+        missing = not sp.issparse(X) and bool(np.isnan(np.sum(X)))
+        likelihood = self.recipe.likelihood
+        if likelihood == "auto":
+            binary = not missing and self.recipe.variational and _is_binary(X)
+            likelihood = "bernoulli" if binary else "gaussian"
+        self.estimator.likelihood_ = likelihood
+        scale = self.estimator.scale if likelihood == "gaussian" else None
+        if likelihood != "gaussian":
+            _check_support(X, likelihood)
+        return NumericColumns.fit(X, scale, has_missing=missing)
+
+    def _split(self, n: int) -> tuple[np.ndarray, np.ndarray | None]:
+        est = self.estimator
+        everything = np.arange(n)
+        held_out = est.early_stopping and not self.partial and est.max_iter != 0
+        if not held_out or n < _SMALL:
+            return everything, None
+        size = max(10, min(math.ceil(est.validation_fraction * n), _MAX_HELD_OUT))
+        if size >= n:
+            return everything, None
+        order = np.random.RandomState(self.seeds.split).permutation(n)
+        return np.sort(order[size:]), np.sort(order[:size])
+
+    def _plan(self, n: int) -> TrainingPlan:
+        est = self.estimator
+        batch_size = est.batch_size
+        if batch_size == "auto":
+            batch_size = 256 if n > 50_000 else 128
+        batch_size = int(min(batch_size, n))
+        steps = max(1, math.ceil(n / batch_size))
+        max_iter = est.max_iter
+        if max_iter == "auto":
+            budget = _STEPS if n >= _SMALL else _STEPS_SMALL
+            max_iter = max(5, math.ceil(budget / steps))
+        if self.partial:
+            max_iter = 1
+        patience = est.n_iter_no_change
+        if patience == "auto":
+            patience = max(5, math.ceil(max_iter / 5))
+        est.batch_size_, est.max_iter_ = batch_size, int(max_iter)
+        return TrainingPlan(
+            max_iter=int(max_iter),
+            batch_size=batch_size,
+            learning_rate=est.learning_rate_init,
+            weight_decay=est.weight_decay,
+            schedule="constant" if self.partial else "cosine",
+            clip=math.sqrt(est.n_features_in_),
+            patience=patience,
+            tol=est.tol,
+        )
+
+    # -- building ----------------------------------------------------------------------
+    def _build(self, dataset: RowDataset, train: np.ndarray) -> None:
+        est, recipe = self.estimator, self.recipe
+        d = est.n_features_in_
+        k = est.n_components
+        est.n_components_ = min(10, max(1, d // 2)) if k == "auto" else int(k)
+        arch = Architecture(
+            n_features=d,
+            n_components=est.n_components_,
+            n_conditions=est._n_conditions,
+            hidden_layer_sizes=self.hidden,
+            activation=est.activation,
+            dropout=float(est.dropout),
+            linear_path=est.init != "random",
+            likelihood=est.likelihood_,
+            noise=recipe.noise,
+            variational=recipe.variational,
+            prior=recipe.prior,
+            n_mixture=recipe.n_mixture,
+            code_activation=recipe.code_activation,
+            tied=recipe.tied,
+            has_mask=est._columns.has_missing,
+            n_importance_samples=recipe.n_importance_samples,
+            dtype=str(self.dtype).removeprefix("torch."),
+        )
+        self.module = build_module(
+            arch,
+            torch_generator(self.seeds.init),
+            encoder=est.encoder,
+            decoder=est.decoder,
+        )
+        est._architecture = arch.to_dict()
+        self._start(dataset, train)
+
+    def _start(self, dataset: RowDataset, train: np.ndarray) -> None:
+        """Set the weights training begins with."""
+        est, module = self.estimator, self.module
+        rng = np.random.RandomState(self.seeds.init)
+        rows = train[sample_of_rows(len(train), est.n_features_in_, rng)]
+        X = dataset.take(rows)["x"].cpu().numpy()
+        classical = (
+            est.init == "auto"
+            and isinstance(module.encoder, LinearPlusMLP)
+            and isinstance(module.decoder, (LinearPlusMLP, TiedDecoder))
+            and est.likelihood_ == "gaussian"
+        )
+        if classical and self.recipe.variational:
+            start_at_factor_analysis(module, X, self.seeds.init)
+        elif classical and self.recipe.code_activation is None:
+            start_at_pca(module, X, self.seeds.init)
+        else:
+            start_at_means(module, X)
+
+    def _corruption(self, n: int) -> Any:
+        level = self.recipe.corruption_level
+        if level == "auto":
+            level = 0.1 if n < 2000 else 0.0
+        columns = self.estimator._columns
+        return corruption_of(self.recipe.corruption, level, columns.low, columns.high)
+
+    # -- training ----------------------------------------------------------------------
+    def _train(
+        self,
+        dataset: RowDataset,
+        train: np.ndarray,
+        valid: np.ndarray | None,
+        context: Any,
+    ) -> None:
+        est = self.estimator
+        module = est.net_.module_ if self.go_on else self.module
+        plan = self._plan(len(train))
+        module.corruption = self._corruption(len(train))
+        module.noise = torch_generator(self.seeds.noise, self.device)
+        for part in module.modules():
+            if isinstance(part, LinearPlusMLP):
+                part.dropout_generator = module.noise
+        if self.recipe.variational:
+            frozen = torch.empty(_FROZEN_DRAWS, est.n_components_, dtype=self.dtype)
+            frozen.normal_(generator=torch_generator(self.seeds.evaluation))
+            module.frozen_noise = frozen.to(self.device)
+        est.evaluation_seed_ = self.seeds.evaluation
+        est.device_ = str(self.device)
+        net = self._net(module, plan)
+        earlier = history_rows(est.net_) if self.go_on else []
+        train_rows = dataset if valid is None else subset(dataset, train)
+        valid_rows = None if valid is None else subset(dataset, valid)
+        # Set before the first epoch, so that an interrupted fit stays usable.
+        est.net_ = net
+        net.train(train_rows, valid_rows, stop=self._epoch_hook(net, context, earlier))
+        self._record(net, earlier)
+
+    def _net(self, module: Any, plan: TrainingPlan) -> Any:
+        est = self.estimator
+        net = make_net(
+            module.to(self.device),
+            Objective(self.recipe.terms),
+            plan,
+            device=self.device,
+            shuffle_generator=torch_generator(self.seeds.shuffle),
+            callbacks=est.callbacks,
+            net_params=est.net_params,
+            verbose=est.verbose,
+        )
+        if self.go_on and self.partial:
+            net.take_over(est.net_)
+        return net
+
+    def _record(self, net: Any, earlier: list[dict[str, Any]]) -> None:
+        est = self.estimator
+        if earlier:
+            net.history_[:0] = [{**row, "batches": []} for row in earlier]
+        rows = history_rows(net)
+        est.n_iter_ = len(rows)
+        est.loss_curve_ = [row["train_loss"] for row in rows]
+        curve = [row["valid_loss"] for row in rows if "valid_loss" in row]
+        est.validation_loss_curve_ = curve or None
+        est.best_loss_ = net.best_loss_ if math.isfinite(net.best_loss_) else None
+
+    # -- scikit-learn's callbacks ------------------------------------------------------
+    def _epoch_hook(
+        self, net: Any, context: Any, earlier: list[dict[str, Any]]
+    ) -> Any:
+        est = self.estimator
+        if not getattr(est, "_skl_callbacks", None):
+            return None
+
+        def hook() -> bool:
+            task = context.subcontext(task_name="epoch")
+            shared = {"estimator": est, "X": self.user_X, "y": self._hook_y}
+            task.call_on_fit_task_begin(**shared)
+
+            def attributes() -> dict[str, Any]:
+                net.module_.eval()
+                return {"net_": net}
+
+            return bool(
+                task.call_on_fit_task_end(
+                    **shared, reconstruction_attributes=attributes
+                )
+            )
+
+        return hook
+
+
+def _is_binary(X: Any) -> bool:
+    values = X.data if sp.issparse(X) else X
+    return bool(np.all((values == 0) | (values == 1)))
+
+
+def _check_support(X: Any, likelihood: str) -> None:
+    values = X.data if sp.issparse(X) else X
+    low = np.nanmin(values, initial=0.0)
+    high = np.nanmax(values, initial=0.0)
+    if likelihood == "poisson" and low < 0:
+        raise ValueError(
+            f"Negative values in X: likelihood='poisson' needs counts >= 0, got {low}."
+        )
+    if likelihood in ("bernoulli", "continuous_bernoulli") and (low < 0 or high > 1):
+        raise ValueError(
+            f"likelihood={likelihood!r} needs data in [0, 1], got values in "
+            f"[{low}, {high}]."
+        )
+

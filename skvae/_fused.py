@@ -1,0 +1,506 @@
+"""Activations, the closed-form training pass, and flat buffers for the optimiser.
+
+On small networks autograd's bookkeeping and one optimiser kernel per parameter cost
+more than the matrix products. Here a whole network is one node of the graph whose
+backward adds the gradients of the weights in place, and all parameters of a module
+live in one buffer, so that one kernel updates them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["ACTIVATIONS", "Activation", "FlatParameters", "get_activation"]
+
+_aten = torch.ops.aten
+_ALIGNMENT = 64  # bytes: a cache line, and the widest vector load
+_LEAKY_SLOPE = 0.01
+
+# Tells, inside a backward pass, whether the engine was asked for a node's gradient.
+_engine_runs: Callable[[Any], bool] = getattr(
+    torch._C, "_will_engine_execute_node", lambda node: True
+)
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An elementwise function with its derivative in closed form.
+
+    Parameters
+    ----------
+    name : str
+        Name in the registry.
+    forward : callable
+        Maps a tensor of pre-activations to outputs of the same shape.
+    derivative : callable
+        Maps pre-activations to the derivative there. Written in differentiable
+        operations, so second derivatives follow by autograd.
+    backward : callable
+        ``backward(grad, saved)``: gradient of the pre-activations in one kernel.
+    in_place : callable or None, default=None
+        Overwrites pre-activations by outputs, where `backward` works from outputs;
+        None where it needs the pre-activations.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skvae._fused import get_activation
+    >>> get_activation("relu").derivative(torch.tensor([-1.0, 2.0]))
+    tensor([0., 1.])
+    """
+
+    name: str
+    forward: Callable[[Tensor], Tensor]
+    derivative: Callable[[Tensor], Tensor]
+    backward: Callable[[Tensor, Tensor], Tensor]
+    in_place: Callable[[Tensor], Tensor] | None = None
+
+    def __call__(self, pre: Tensor) -> Tensor:
+        """Apply the function to pre-activations."""
+        return self.forward(pre)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return get_activation, (self.name,)
+
+
+def _silu_derivative(pre: Tensor) -> Tensor:
+    gate = torch.sigmoid(pre)
+    return gate * (1 + pre * (1 - gate))
+
+
+def _logistic_derivative(pre: Tensor) -> Tensor:
+    out = torch.sigmoid(pre)
+    return out * (1 - out)
+
+
+def _gelu_derivative(pre: Tensor) -> Tensor:
+    density = torch.exp(-0.5 * pre.square()) / math.sqrt(2 * math.pi)
+    return torch.special.ndtr(pre) + pre * density
+
+
+def _elu_derivative(pre: Tensor) -> Tensor:
+    # Clamped so that the branch not taken stays finite under autograd.
+    return torch.where(pre > 0, torch.ones_like(pre), torch.exp(pre.clamp(max=0)))
+
+
+def _leaky_derivative(pre: Tensor) -> Tensor:
+    return torch.where(pre > 0, 1.0, _LEAKY_SLOPE).to(pre.dtype)
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    item.name: item
+    for item in (
+        Activation(
+            "identity",
+            forward=lambda pre: pre,
+            derivative=torch.ones_like,
+            backward=lambda grad, out: grad,
+            in_place=lambda pre: pre,
+        ),
+        Activation(
+            "relu",
+            forward=torch.relu,
+            derivative=lambda pre: (pre > 0).to(pre.dtype),
+            backward=lambda grad, out: _aten.threshold_backward(grad, out, 0),
+            in_place=torch.relu_,
+        ),
+        Activation(
+            "silu",
+            forward=F.silu,
+            derivative=_silu_derivative,
+            backward=_aten.silu_backward,
+        ),
+        Activation(
+            "tanh",
+            forward=torch.tanh,
+            derivative=lambda pre: 1 - torch.tanh(pre).square(),
+            backward=_aten.tanh_backward,
+            in_place=torch.tanh_,
+        ),
+        Activation(
+            "logistic",
+            forward=torch.sigmoid,
+            derivative=_logistic_derivative,
+            backward=_aten.sigmoid_backward,
+            in_place=torch.sigmoid_,
+        ),
+        Activation(
+            "gelu",
+            forward=F.gelu,
+            derivative=_gelu_derivative,
+            backward=_aten.gelu_backward,
+        ),
+        Activation(
+            "elu",
+            forward=F.elu,
+            derivative=_elu_derivative,
+            backward=lambda grad, out: _aten.elu_backward(grad, 1, 1, 1, True, out),
+            in_place=lambda pre: F.elu(pre, inplace=True),
+        ),
+        Activation(
+            "leaky_relu",
+            forward=lambda pre: F.leaky_relu(pre, _LEAKY_SLOPE),
+            derivative=_leaky_derivative,
+            backward=lambda grad, out: _aten.leaky_relu_backward(
+                grad, out, _LEAKY_SLOPE, True
+            ),
+            in_place=lambda pre: F.leaky_relu(pre, _LEAKY_SLOPE, inplace=True),
+        ),
+        Activation(
+            "softplus",
+            forward=F.softplus,
+            derivative=torch.sigmoid,
+            backward=lambda grad, pre: _aten.softplus_backward(grad, pre, 1, 20),
+        ),
+    )
+}
+
+
+def get_activation(name: str, parameter: str = "activation") -> Activation:
+    """Look up an activation by name.
+
+    Parameters
+    ----------
+    name : str
+        A key of `ACTIVATIONS`.
+    parameter : str, default="activation"
+        Name of the parameter in the error message.
+
+    Returns
+    -------
+    activation : Activation
+        The function and its derivative.
+
+    Raises
+    ------
+    ValueError
+        If there is no such activation.
+
+    Examples
+    --------
+    >>> from skvae._fused import get_activation
+    >>> get_activation("silu").name
+    'silu'
+    """
+    if name in ACTIVATIONS:
+        return ACTIVATIONS[name]
+    raise ValueError(
+        f"The {parameter!r} parameter must be a str among {sorted(ACTIVATIONS)}. "
+        f"Got {name!r} instead."
+    )
+
+
+class BoundNetwork:
+    """Views of one network's parameters and gradients, ready for the fused pass.
+
+    Parameters
+    ----------
+    net : nn.Module
+        A network with `linear_weight`, `bias`, `weights`, `biases`, `in_scale`,
+        `activation`, `output_activation`; every parameter has its `.grad`.
+    """
+
+    def __init__(self, net: Any):
+        self.anchor = net.bias
+        self.buffers = net._buffers
+        self.activation = net.activation
+        self.output = net.output_activation
+        self.plain = net.plain_forward
+        self.bias, self.bias_grad = net.bias.detach(), net.bias.grad
+        self.weights = [w.detach() for w in net.weights]
+        self.weights_t = [w.t() for w in self.weights]
+        self.weight_grads = [w.grad for w in net.weights]
+        self.biases = [b.detach() for b in net.biases]
+        self.bias_grads = [b.grad for b in net.biases]
+        linear = net.linear_weight
+        self.linear = None if linear is None else linear.detach()
+        self.linear_t = None if linear is None else self.linear.t()
+        self.linear_grad = None if linear is None else linear.grad
+        self.n_linear = 0 if linear is None else len(linear)
+        self.partial = self.n_linear < len(net.bias)
+        self._ones: Tensor | None = None
+
+    def ones(self, like: Tensor) -> Tensor:
+        """Return ones, one per row of a matrix: sums over rows become products."""
+        ones = self._ones
+        if ones is None or len(ones) != len(like):
+            self._ones = ones = torch.ones(len(like), dtype=like.dtype, device=like.device)
+        return ones
+
+    def run(self, x: Tensor) -> Tensor:
+        """Apply the network as one node of the graph; x : Tensor (..., n_in)."""
+        return _Fused.apply(x, self.anchor, self)
+
+
+class _Fused(torch.autograd.Function):
+    """The network as one node; the gradients of its weights are added in place.
+
+    Only the bias is an input beside x: it makes the output require a gradient. Its
+    own gradient is added in place as well, so the engine gets None for it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, anchor: Tensor, net: BoundNetwork) -> Tensor:
+        rows = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
+        activation, output = net.activation, net.output
+        saved = [x]
+        if net.weights:
+            hidden = rows * net.buffers["in_scale"]
+            saved.append(hidden)
+            for weight_t, bias in zip(net.weights_t, net.biases, strict=False):
+                hidden = torch.addmm(bias, hidden, weight_t)
+                if activation.in_place is not None:
+                    hidden = activation.in_place(hidden)
+                else:
+                    saved.append(hidden)
+                    hidden = activation.forward(hidden)
+                saved.append(hidden)
+            out = torch.addmm(net.bias, hidden, net.weights_t[-1])
+        else:
+            out = net.bias.repeat(len(rows), 1)
+        if net.linear_t is not None:
+            head = out[:, : net.n_linear] if net.partial else out
+            head.addmm_(rows, net.linear_t)
+        if output.in_place is None:
+            saved.append(out)
+            out = output.forward(out)
+        elif output.name != "identity":
+            out = output.in_place(out)
+            saved.append(out)
+        ctx.net = net
+        ctx.save_for_backward(*saved)
+        return out if x.dim() == 2 else out.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None]:
+        net, needs_x = ctx.net, ctx.needs_input_grad[0]
+        x, *saved = ctx.saved_tensors
+        grad_x = None
+        if needs_x and torch.is_grad_enabled():
+            # create_graph=True: the ordinary operations can be differentiated again.
+            again = x if x.requires_grad else x.detach().requires_grad_()
+            (grad_x,) = torch.autograd.grad(
+                net.plain(again), again, grads[0], create_graph=True
+            )
+            needs_x = False
+        # autograd.grad(out, x) must leave the gradients of the weights alone.
+        adds = _engine_runs(ctx.next_functions[1][0])
+        if not (adds or needs_x):
+            return grad_x, None, None
+        with torch.no_grad():
+            found = _closed_form(net, x, saved, grads[0], adds, needs_x)
+        return (found if needs_x else grad_x), None, None
+
+
+def _closed_form(
+    net: BoundNetwork,
+    x: Tensor,
+    saved: list[Tensor],
+    grad: Tensor,
+    adds: bool,
+    needs_x: bool,
+) -> Tensor | None:
+    """Add the gradients of the parameters in place, return that of x if needed."""
+    if x.dim() != 2:
+        grad = grad.reshape(-1, grad.shape[-1])
+    if net.output.name != "identity":
+        grad = net.output.backward(grad, saved.pop())
+    head = grad[:, : net.n_linear] if net.partial else grad
+    ones = net.ones(grad)
+    if adds:
+        net.bias_grad.addmv_(grad.t(), ones)
+        if net.linear_grad is not None:
+            rows = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
+            net.linear_grad.addmm_(head.t(), rows)
+    grad_x = None
+    if net.weights:
+        from_outputs = net.activation.in_place is not None
+        for layer in range(len(net.weights) - 1, 0, -1):
+            hidden = saved.pop()
+            if adds:
+                net.weight_grads[layer].addmm_(grad.t(), hidden)
+            grad = torch.mm(grad, net.weights[layer])
+            kept = hidden if from_outputs else saved.pop()
+            grad = net.activation.backward(grad, kept)
+            if adds:
+                net.bias_grads[layer - 1].addmv_(grad.t(), ones)
+        if adds:
+            net.weight_grads[0].addmm_(grad.t(), saved.pop())
+        if needs_x:
+            grad_x = torch.mm(grad, net.weights[0]).mul_(net.buffers["in_scale"])
+    if not needs_x:
+        return None
+    if net.linear is not None:
+        if grad_x is None:
+            grad_x = torch.mm(head, net.linear)
+        else:
+            grad_x.addmm_(head, net.linear)
+    return grad_x.view(x.shape) if grad_x is not None else None
+
+
+class FlatParameters:
+    """All trainable parameters of a module as views of one contiguous buffer.
+
+    Parameters of two and more axes (the decayed weights) come first, the others
+    after them; each starts on a 64-byte boundary and the padding is zero. The
+    parameters stay what they were, ``p.data`` and ``p.grad`` become views, so that
+    an optimiser over `weights` and `others` updates them by one kernel each.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Its parameters that require a gradient are moved; a shared one appears once.
+        The parameters must agree in dtype and device.
+
+    Attributes
+    ----------
+    data, grad : Tensor of shape (n_total,)
+        The values and the gradients, padding included.
+    weights : nn.Parameter
+        The part of `data` with the parameters of two and more axes; may be empty.
+    others : nn.Parameter
+        The rest of `data` (biases, scales); may be empty.
+    all : nn.Parameter
+        The whole of `data`, for an optimiser without weight decay.
+
+    Raises
+    ------
+    ValueError
+        If the parameters differ in dtype or device.
+
+    Notes
+    -----
+    The `.grad` views do not survive ``zero_grad(set_to_none=True)`` of the module;
+    `bind` puts them back. Plain ``pickle`` writes the whole buffer once per
+    parameter: call `release` when training is over.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skvae._fused import FlatParameters
+    >>> layer = torch.nn.Linear(3, 2)
+    >>> flat = FlatParameters(layer)
+    >>> with torch.no_grad():
+    ...     _ = flat.data.zero_()
+    >>> layer.weight.sum().item()
+    0.0
+    """
+
+    def __init__(self, module: nn.Module):
+        self._module = module
+        found = [p for p in module.parameters() if p.requires_grad]
+        heavy = [p for p in found if p.dim() >= 2]
+        light = [p for p in found if p.dim() < 2]
+        self._parameters = heavy + light
+        dtype, device = self._kind()
+        step = max(_ALIGNMENT // dtype.itemsize, 1)
+        starts, end, split = [], 0, 0
+        for i, p in enumerate(self._parameters):
+            split = end if i == len(heavy) else split
+            starts.append(end)
+            end += -(-p.numel() // step) * step
+        split = split if light else end
+        self.data = torch.zeros(end, dtype=dtype, device=device)
+        self.grad = torch.zeros_like(self.data)
+        self._grads = []
+        self.unbind()
+        for p, start in zip(self._parameters, starts, strict=True):
+            place = slice(start, start + p.numel())
+            self.data[place].copy_(p.detach().reshape(-1))
+            p.data = self.data[place].view(p.shape)
+            p.grad = None
+            self._grads.append(self.grad[place].view(p.shape))
+        self.weights = self._leaf(0, split)
+        self.others = self._leaf(split, end)
+        self.all = self._leaf(0, end)
+        self.bind()
+
+    def _kind(self) -> tuple[torch.dtype, torch.device]:
+        kinds = {(p.dtype, p.device) for p in self._parameters}
+        if len(kinds) > 1:
+            got = sorted(f"{dtype} on {device}" for dtype, device in kinds)
+            raise ValueError(
+                "All trainable parameters of a network must have the same dtype and "
+                f"device. Got {got}; convert the module, e.g. by .to(dtype, device)."
+            )
+        return kinds.pop() if kinds else (torch.float32, torch.device("cpu"))
+
+    def _leaf(self, start: int, stop: int) -> nn.Parameter:
+        leaf = nn.Parameter(self.data[start:stop])
+        leaf.grad = self.grad[start:stop]
+        return leaf
+
+    def bind(self) -> None:
+        """Make every ``p.grad`` its view again and turn the fused pass on.
+
+        Raises
+        ------
+        RuntimeError
+            If the parameters have left the buffer, e.g. by ``module.to(device)``.
+        """
+        for p, grad in zip(self._parameters, self._grads, strict=True):
+            if p.grad is not grad:
+                if not self._holds(p):
+                    raise RuntimeError(
+                        "The parameters of the module have left the flat buffer, e.g. "
+                        "by module.to(...) or release(); make a new FlatParameters."
+                    )
+                p.grad = grad
+        for net in self._module.modules():
+            if hasattr(net, "bind_gradients"):
+                net.bind_gradients()
+
+    def _holds(self, p: Tensor) -> bool:
+        mine, theirs = self.data.untyped_storage(), p.untyped_storage()
+        return mine.data_ptr() == theirs.data_ptr() or p.numel() == 0
+
+    def unbind(self) -> None:
+        """Turn the fused pass off: gradients come from plain autograd.
+
+        The ``.grad`` views stay, autograd adds to them in place.
+        """
+        for net in self._module.modules():
+            if hasattr(net, "unbind_gradients"):
+                net.unbind_gradients()
+
+    def release(self) -> None:
+        """Give every parameter its own memory again and drop the gradients.
+
+        The optimiser's tensors no longer reach the module after that.
+        """
+        self.unbind()
+        for p in self._parameters:
+            if self._holds(p):
+                p.data = p.data.clone()
+            p.grad = None
+
+    def zero_grad(self) -> None:
+        """Set all gradients to zero, in place."""
+        self.grad.zero_()
+
+    def snapshot(self) -> Tensor:
+        """Copy the values of all parameters.
+
+        Returns
+        -------
+        values : Tensor of shape (n_total,)
+            For `restore`. Buffers of the module are not part of it.
+        """
+        return self.data.clone()
+
+    def restore(self, snapshot: Tensor) -> None:
+        """Set all parameters to the values of a snapshot, in place.
+
+        Parameters
+        ----------
+        snapshot : Tensor of shape (n_total,)
+            What `snapshot` returned.
+        """
+        self.data.copy_(snapshot)

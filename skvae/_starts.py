@@ -1,0 +1,161 @@
+"""Where training begins: PCA, factor analysis, the column means, or random.
+
+Every start sets the linear path of the encoder and the decoder; their MLPs end in
+zeros, so at step 0 the network *is* the classical model.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.decomposition import PCA, FactorAnalysis
+from sklearn.exceptions import ConvergenceWarning
+
+MAX_ROWS = 20_000
+_MAX_CELLS = 40_000_000
+
+
+def sample_of_rows(n_rows: int, n_columns: int, rng: np.random.RandomState) -> Any:
+    """Choose the rows a start looks at: all of them, or a sample of a large table."""
+    limit = max(2, min(MAX_ROWS, _MAX_CELLS // max(n_columns, 1)))
+    if n_rows <= limit:
+        return slice(None)
+    return np.sort(rng.choice(n_rows, size=limit, replace=False))
+
+
+def start_at_pca(module: Any, X: np.ndarray, seed: int) -> None:
+    """Set encoder and decoder to the principal components of scaled rows.
+
+    z = V (x - mean),  x_hat = V' z + mean. Codes keep PCA's units; the decoder's
+    MLP sees them divided by their standard deviation. Components beyond the rank
+    start at random in the encoder and at zero in the decoder.
+    """
+    encoder, decoder = module.encoder, module.decoder
+    k, d = encoder.linear_weight.shape[0], X.shape[1]
+    rank = min(k, *X.shape)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        pca = PCA(n_components=rank, random_state=seed).fit(X)
+    loadings = np.zeros((k, encoder.linear_weight.shape[1]))
+    loadings[:rank, :d] = pca.components_
+    if k > rank:
+        rng = np.random.RandomState(seed)
+        loadings[rank:, :d] = rng.normal(size=(k - rank, d)) / np.sqrt(d)
+    # The variance of a single row is not a number.
+    sd = np.sqrt(np.maximum(np.nan_to_num(pca.explained_variance_), 0))
+    spread = np.ones(k)
+    spread[:rank] = np.where(sd > 1e-6 * max(sd.max(initial=0.0), 1e-300), sd, 1.0)
+    in_scale = np.ones(len(decoder.in_scale))
+    in_scale[:k] = 1 / spread
+    with torch.no_grad():
+        _set(encoder.linear_weight, loadings)
+        _set(encoder.bias, -loadings[:, :d] @ pca.mean_)
+        if not module.is_tied:
+            back = np.zeros(tuple(decoder.linear_weight.shape))
+            back[:d, :rank] = pca.components_.T
+            _set(decoder.linear_weight, back)
+        _set(decoder.bias, pca.mean_)
+        _set(decoder.in_scale, in_scale)
+
+
+def start_at_factor_analysis(module: Any, X: np.ndarray, seed: int) -> None:
+    """Set a variational module to the factor analysis of scaled rows.
+
+    The loadings are rotated by the eigenvectors of W Psi^-1 W', which makes the
+    exact posterior diagonal: mean (1 + l)^-1 W Psi^-1 (x - mean), variance
+    (1 + l)^-1. The bound at step 0 then equals the model's log-likelihood.
+    """
+    encoder, decoder, likelihood = module.encoder, module.decoder, module.likelihood
+    k, d = encoder.linear_weight.shape[0], X.shape[1]
+    loadings, variance, mean = _factor_loadings(X, k, likelihood.noise, seed)
+    if isinstance(likelihood.noise, str):
+        likelihood.set_noise_variance(torch.as_tensor(variance))
+    # The likelihood has a floor: the posterior must belong to the noise it allows.
+    variance = likelihood.noise_variance().detach().double().cpu().numpy()
+    values, vectors = np.linalg.eigh((loadings / variance) @ loadings.T)
+    order = np.argsort(values)[::-1]
+    values, loadings = np.maximum(values[order], 0), vectors[:, order].T @ loadings
+    # A sign convention, so that reruns on other machines agree.
+    signs = np.sign(loadings[np.arange(k), np.abs(loadings).argmax(axis=1)])
+    loadings *= np.where(signs == 0, 1, signs)[:, None]
+    recognition = np.zeros((k, encoder.linear_weight.shape[1]))
+    recognition[:, :d] = loadings / variance / (1 + values)[:, None]
+    back = np.zeros(tuple(decoder.linear_weight.shape))
+    back[:d, :k] = loadings.T
+    with torch.no_grad():
+        _set(encoder.linear_weight, recognition)
+        _set(encoder.bias[:k], -recognition[:, :d] @ mean)
+        _set(encoder.bias[k:], -np.log1p(values))
+        _set(decoder.linear_weight, back)
+        decoder.bias.zero_()
+        _set(decoder.bias[:d], mean)
+
+
+def _factor_loadings(
+    X: np.ndarray, k: int, noise: Any, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Fit factor analysis, or probabilistic PCA where the noise is shared."""
+    X = X.astype(np.float64)
+    mean = X.mean(axis=0)
+    rank = min(k, *X.shape)
+    loadings = np.zeros((k, X.shape[1]))
+    if len(X) < 2:
+        # One row has no covariance: the model is its mean and the noise.
+        level = noise**2 if isinstance(noise, float) else 1.0
+        return loadings, np.full(X.shape[1], level), mean
+    if noise == "shared" or isinstance(noise, float):
+        pca = PCA(n_components=rank, random_state=seed).fit(X)
+        shared = noise**2 if isinstance(noise, float) else max(pca.noise_variance_, 1e-4)
+        gain = np.sqrt(np.maximum(pca.explained_variance_ - shared, 0))
+        loadings[:rank] = gain[:, None] * pca.components_
+        return loadings, np.full(X.shape[1], shared), mean
+    method = "lapack" if X.shape[1] <= 500 else "randomized"
+    rows = _same_moments(X, mean)
+    # Its tolerance is on the log-likelihood of all rows together.
+    tol = 1e-3 * len(rows) / len(X)
+    model = FactorAnalysis(
+        rank, tol=tol, max_iter=2000, svd_method=method, random_state=seed
+    )
+    with warnings.catch_warnings():
+        # Stopped short of convergence it is still a fine place to start.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(rows)
+    loadings[:rank] = model.components_
+    return loadings, model.noise_variance_, mean
+
+
+def _same_moments(X: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Return few rows with the mean and covariance of many.
+
+    Factor analysis sees its data through these two alone, so 2d rows at the
+    plus and minus of a root of the covariance give the same fit at a cost that
+    does not grow with the rows.
+    """
+    n, d = X.shape
+    if n <= 2 * d:
+        return X
+    centred = X - mean
+    values, vectors = np.linalg.eigh(centred.T @ centred / n)
+    root = np.sqrt(np.maximum(values, 0) * d)[:, None] * vectors.T
+    return np.concatenate([mean + root, mean - root])
+
+
+def start_at_means(module: Any, X: np.ndarray) -> None:
+    """Set the decoder's bias to the column means in the likelihood's parameters."""
+    mean = X.astype(np.float64).mean(axis=0)
+    name = type(module.likelihood).__name__
+    if name in ("Bernoulli", "ContinuousBernoulli"):
+        p = np.clip(mean, 0.01, 0.99)
+        mean = np.log(p) - np.log1p(-p)
+    elif name == "Poisson":
+        mean = np.log(np.maximum(mean, 1e-3))
+    bias = getattr(module.decoder, "bias", None)
+    if isinstance(bias, torch.Tensor) and bias.numel() >= len(mean):
+        with torch.no_grad():
+            _set(bias[: len(mean)], mean)
+
+
+def _set(parameter: torch.Tensor, value: np.ndarray) -> None:
+    parameter.copy_(torch.as_tensor(np.asarray(value), dtype=parameter.dtype))

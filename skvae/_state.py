@@ -1,0 +1,109 @@
+"""The stored form of an estimator: parameters, NumPy arrays, plain dictionaries.
+
+The skorch net and its torch module are rebuilt on loading, so that a pickle is
+small and does not depend on the torch or skorch version, nor on the device.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+
+from skvae._build import Architecture, build_module
+from skvae._random import torch_generator
+from skvae._rows import NumericColumns
+from skvae._table import Container
+from skvae._training import TrainingPlan, make_net
+from skvae.objectives import Objective
+
+_VERSION = "_skvae_version"
+
+
+def plain_state(estimator: Any, state: dict[str, Any]) -> dict[str, Any]:
+    """Return the state of an estimator without torch objects."""
+    from skvae import __version__
+
+    state = {**state, _VERSION: __version__}
+    net = state.pop("net_", None)
+    if net is None:
+        return state
+    state["_columns"] = {"kind": net_kind(state["_columns"]), **_columns_state(state)}
+    state["_container"] = state["_container"].get_state()
+    state["_net"] = net.get_plain_state()
+    return state
+
+
+def net_kind(columns: Any) -> str:
+    """Return the kind of columns a state belongs to."""
+    return str(columns.kind)
+
+
+def _columns_state(state: dict[str, Any]) -> dict[str, Any]:
+    return {"state": state["_columns"].get_state()}
+
+
+def load_state(estimator: Any, state: dict[str, Any]) -> dict[str, Any]:
+    """Rebuild the torch objects of a stored state."""
+    from skvae import __version__
+
+    state = dict(state)
+    version = state.pop(_VERSION, None)
+    if version is not None and version != __version__:
+        warnings.warn(
+            f"This {type(estimator).__name__} was stored by skvae {version} and is "
+            f"loaded by {__version__}: results may differ.",
+            UserWarning,
+            stacklevel=3,
+        )
+    stored = state.pop("_net", None)
+    if stored is None:
+        return state
+    columns = state["_columns"]
+    state["_columns"] = NumericColumns(**columns["state"])
+    state["_container"] = Container.from_state(state["_container"])
+    state["net_"] = _rebuilt_net(type(estimator), state, stored)
+    return state
+
+
+def _rebuilt_net(kind: type, state: dict[str, Any], stored: dict[str, Any]) -> Any:
+    device = _available(stored["device"])
+    module = build_module(
+        Architecture.from_dict(state["_architecture"]),
+        torch_generator(0),
+        encoder=state["encoder"],
+        decoder=state["decoder"],
+    )
+    module.load_state_dict(
+        {name: torch.as_tensor(np.array(a)) for name, a in stored["weights"].items()}
+    )
+    parameters = kind.__new__(kind)
+    vars(parameters).update(state)
+    net = make_net(
+        module.to(device),
+        Objective(parameters._recipe().terms),
+        TrainingPlan(**stored["plan"]),
+        device=device,
+        shuffle_generator=torch_generator(0),
+        net_params=state["net_params"],
+    )
+    net.load_plain_state(stored)
+    return net
+
+
+def _available(device: str) -> str:
+    kind = torch.device(device).type
+    missing = (kind == "cuda" and not torch.cuda.is_available()) or (
+        kind == "mps" and not torch.backends.mps.is_available()
+    )
+    if not missing:
+        return device
+    warnings.warn(
+        f"The model was trained on device={device!r}, which is not available here: "
+        "it is loaded on the CPU.",
+        UserWarning,
+        stacklevel=6,
+    )
+    return "cpu"

@@ -1,0 +1,594 @@
+"""Training: the skorch net, its in-memory epoch, checkpoints and guards.
+
+This is the one module that knows skorch. `AutoencoderNet` is a skorch net, so its
+callbacks, history and parameters mean what skorch's documentation says; only the
+epoch is our own: batches are gathered from memory, gradients live in one flat
+buffer, and nothing waits for the device within an epoch. As soon as a callback
+asks for batches, skorch's own step runs instead, over the same batches.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from skorch import NeuralNet
+from skorch.callbacks import Callback, PrintLog
+from skorch.dataset import unpack_data
+from skorch.history import History
+from torch import Tensor
+
+from skvae._networks import FlatParameters
+from skvae._rows import RowBatches, RowDataset
+
+_BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_grad_computed")
+_VALIDATION_BATCH = 2048
+# Optimiser steps between two validations: a held-out pass then costs a few percent.
+_STEPS_PER_VALIDATION = 10
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """How long and how to train, every "auto" resolved.
+
+    Parameters
+    ----------
+    max_iter : int
+        Epochs at most.
+    batch_size : int
+        Rows a step.
+    learning_rate : float
+        Peak step size.
+    weight_decay : float
+        Decoupled weight decay of matrices; biases and scales have none.
+    schedule : {"cosine", "constant"}
+        Course of the step size over the steps.
+    warmup : float
+        Fraction of the steps over which a cosine schedule rises.
+    clip : float
+        Largest norm of the gradient, divided by the square root of the columns.
+    patience : int
+        Epochs without a better held-out loss before training stops.
+    tol : float
+        Relative improvement that counts as better.
+    """
+
+    max_iter: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float = 0.0
+    schedule: str = "cosine"
+    warmup: float = 0.05
+    clip: float = math.inf
+    patience: int = 10
+    tol: float = 0.0
+
+    def rate(self, progress: float) -> float:
+        """Return the step size after a fraction of the training."""
+        if self.schedule == "constant":
+            return self.learning_rate
+        if progress < self.warmup:
+            return self.learning_rate * max(progress, 1e-3) / self.warmup
+        turn = (progress - self.warmup) / (1 - self.warmup)
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * min(turn, 1.0)))
+
+
+class AutoencoderNet(NeuralNet):
+    """A skorch net that trains an autoencoder module on rows held in memory.
+
+    Parameters
+    ----------
+    module : AutoencoderModule
+        The module; it is trained in place.
+    criterion : Objective
+        The weighted sum of terms.
+    plan : TrainingPlan
+        How long and how to train.
+    shuffle_generator : torch.Generator
+        Draws the permutations of the rows.
+    **kwargs : dict
+        Anything else a skorch net takes.
+    """
+
+    def __init__(
+        self,
+        module: Any,
+        criterion: Any,
+        *,
+        plan: TrainingPlan | None = None,
+        shuffle_generator: torch.Generator | None = None,
+        optimizer: Any = torch.optim.AdamW,
+        **kwargs: Any,
+    ):
+        kwargs.setdefault("iterator_train", RowBatches)
+        kwargs.setdefault("iterator_valid", RowBatches)
+        kwargs.setdefault("train_split", None)
+        kwargs.setdefault("verbose", 0)
+        super().__init__(module, criterion, optimizer=optimizer, **kwargs)
+        self.plan = plan
+        self.shuffle_generator = shuffle_generator
+        self.flat_: FlatParameters | None = None
+        self.best_: dict[str, Any] | None = None
+        self.steps_done_ = 0
+        self.lr_factor_ = 1.0
+        self.schedules_itself_ = True
+        self.clips_itself_ = True
+        self.parts_: list[list[Tensor]] = []
+
+    # -- skorch's extension points -----------------------------------------------------
+    @property
+    def _default_callbacks(self) -> list[tuple[str, Any]]:
+        return [("print_log", PrintLog())] if self.verbose else []
+
+    def initialize_optimizer(self, triggered_directly: Any = None) -> AutoencoderNet:
+        """Make the optimiser over the flat buffers, fused where it is AdamW."""
+        flat = FlatParameters(self.module_)
+        self.flat_ = flat
+        named = [("weights", flat.weights), ("others", flat.others)]
+        named = [(name, p) for name, p in named if p is not None and p.numel()]
+        args, kwargs = self.get_params_for_optimizer("optimizer", named)
+        if self.optimizer is torch.optim.AdamW:
+            decay = kwargs.pop("weight_decay", self.plan.weight_decay)
+            kwargs.setdefault("fused", True)
+            groups = [
+                {"params": [p], "weight_decay": decay if name == "weights" else 0.0}
+                for name, p in named
+            ]
+            args = (groups,)
+        self.optimizer_ = self.optimizer(*args, **kwargs)
+        return self
+
+    def _zero_grad_optimizer(self, set_to_none: bool | None = None) -> None:
+        assert self.flat_ is not None
+        self.flat_.bind()
+        self.flat_.zero_grad()
+
+    def get_iterator(self, dataset: Any, training: bool = False) -> Any:
+        """Return the batches of a dataset, shuffled for training."""
+        own = self.iterator_train if training else self.iterator_valid
+        if own is not RowBatches:
+            return super().get_iterator(dataset, training=training)
+        if training:
+            return RowBatches(
+                dataset, self.batch_size, True, generator=self.shuffle_generator
+            )
+        return RowBatches(dataset, _VALIDATION_BATCH)
+
+    def get_loss(
+        self, y_pred: Any, y_true: Any, X: Any = None, training: bool = False
+    ) -> Tensor:
+        """Return the objective of a forward pass, in nats per row."""
+        loss, parts = self.criterion_(self.module_, y_pred)
+        self.parts_.append(parts)
+        return loss
+
+    def evaluation_step(self, batch: Any, training: bool = False) -> tuple:
+        """Return reconstruction and code of a batch."""
+        self.check_is_fitted()
+        rows, _ = unpack_data(batch)
+        with torch.set_grad_enabled(training):
+            self._set_training(training)
+            out = self.infer(rows)
+        return out.reconstruction, out.mean
+
+    def train_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
+        """Take skorch's own training step at the step size of the plan."""
+        self._set_pace()
+        step = super().train_step(batch, **fit_params)
+        self.steps_done_ += 1
+        return step
+
+    def on_grad_computed(self, net: Any, named_parameters: Any, **kwargs: Any) -> None:
+        """Clip the gradient of skorch's own step."""
+        self._clip()
+
+    # -- the course of a fit -----------------------------------------------------------
+    def train(self, train: Any, valid: Any, stop: Any = None) -> AutoencoderNet:
+        """Train for the epochs of the plan; see `fit` of the estimators.
+
+        Parameters
+        ----------
+        train, valid : RowDataset, Subset of one, or None
+            Training and held-out rows.
+        stop : callable or None
+            Called after each epoch; a true result ends the training.
+        """
+        if not self.initialized_:
+            self.initialize()
+        self._read_callbacks()
+        course = _Course(self, train, valid)
+        self.notify("on_train_begin", X=train, y=None)
+        try:
+            while not course.finished():
+                course.epoch()
+                if stop is not None and stop():
+                    break
+        except KeyboardInterrupt:
+            if course.epochs == 0:
+                raise
+            course.drop_unfinished()
+            warnings.warn("Training interrupted by user.", stacklevel=5)
+        finally:
+            self.module_.eval()
+            self.flat_.unbind()
+        course.keep_best()
+        self.notify("on_train_end", X=train, y=None)
+        return self
+
+    # -- the stored form ---------------------------------------------------------------
+    def get_plain_state(self) -> dict[str, Any]:
+        """Return weights, history and what partial_fit needs, as plain values."""
+        generators = {"shuffle": self.shuffle_generator}
+        noise = getattr(self.module_, "noise", None)
+        if noise is not None:
+            generators["noise"] = noise
+        state: dict[str, Any] = {
+            "weights": {k: _array(v) for k, v in self.module_.state_dict().items()},
+            "device": str(self.device),
+            "plan": asdict(self.plan),
+            "history": history_rows(self),
+            "generators": {
+                name: _array(g.get_state()) for name, g in generators.items() if g
+            },
+        }
+        if self.plan.schedule == "constant":
+            state["optimizer"] = _plain_optimizer(self.optimizer_)
+        if getattr(self.module_, "frozen_noise", None) is not None:
+            state["frozen_noise"] = _array(self.module_.frozen_noise)
+        return state
+
+    def load_plain_state(self, state: dict[str, Any]) -> None:
+        """Take what `get_plain_state` returned, apart from the weights."""
+        restore_history(self, state["history"])
+        for name, value in state["generators"].items():
+            saved = torch.as_tensor(np.array(value, dtype=np.uint8))
+            if name == "shuffle":
+                self.shuffle_generator.set_state(saved)
+                continue
+            kind = "cpu" if len(saved) > 100 else self.device
+            if torch.device(kind).type == torch.device(self.device).type:
+                self.module_.noise = torch.Generator(device=kind)
+                self.module_.noise.set_state(saved)
+        if "optimizer" in state:
+            _load_optimizer(self.optimizer_, state["optimizer"])
+        if "frozen_noise" in state:
+            frozen = torch.as_tensor(np.array(state["frozen_noise"]))
+            self.module_.frozen_noise = frozen.to(self.device)
+        self.module_.eval()
+
+    def take_over(self, earlier: AutoencoderNet) -> None:
+        """Go on with the optimiser and shuffling of an earlier net of this module."""
+        _load_optimizer(self.optimizer_, _plain_optimizer(earlier.optimizer_))
+        self.shuffle_generator.set_state(earlier.shuffle_generator.get_state())
+
+    def _read_callbacks(self) -> None:
+        names = {type(cb).__name__ for _, cb in self.callbacks_}
+        self.schedules_itself_ = "LRScheduler" not in names
+        self.clips_itself_ = "GradientNormClipping" not in names
+
+    @property
+    def by_batch(self) -> bool:
+        """Whether something asks for single batches, so that skorch's step runs."""
+        if self.optimizer is not torch.optim.AdamW or hasattr(self, "accelerator"):
+            return True
+        if self.iterator_train is not RowBatches:
+            return True
+        return any(
+            getattr(type(cb), hook) is not getattr(Callback, hook)
+            for _, cb in self.callbacks_
+            for hook in _BATCH_HOOKS
+        )
+
+    def _set_pace(self) -> float:
+        """Set step size and progress for the next step."""
+        plan, total = self.plan, self.total_steps_
+        progress = min(self.steps_done_ / total, 1.0) if total else 1.0
+        self.criterion_.progress = progress
+        rate = plan.rate(progress) * self.lr_factor_
+        if self.schedules_itself_:
+            for group in self.optimizer_.param_groups:
+                group["lr"] = rate
+        return rate
+
+    def _clip(self) -> None:
+        if not self.clips_itself_ or math.isinf(self.plan.clip):
+            return
+        assert self.flat_ is not None
+        grad = self.flat_.grad
+        norm = torch.linalg.vector_norm(grad)
+        # No `if`: comparing on the host would wait for the device.
+        grad.mul_(torch.clamp(self.plan.clip / (norm + 1e-12), max=1.0))
+
+    def run_single_epoch(
+        self, iterator: Any, training: bool, prefix: str, step_fn: Any, **params: Any
+    ) -> None:
+        """Run one epoch, lean unless something asks for batches."""
+        if iterator is None:
+            return
+        self.parts_ = []
+        if self.by_batch:
+            super().run_single_epoch(iterator, training, prefix, step_fn, **params)
+            rows = self.history[-1, "batches", :, (f"{prefix}_loss", f"{prefix}_batch_size")]
+            losses, sizes = np.array(rows, dtype=float).T
+            loss = float(np.average(losses, weights=sizes))
+        elif training:
+            loss = self._lean_epoch(iterator)
+        else:
+            loss = self._held_out_loss(iterator)
+        self._record(prefix, loss)
+
+    def _lean_epoch(self, iterator: RowBatches) -> float:
+        module, objective, flat = self.module_, self.criterion_, self.flat_
+        module.train()
+        flat.bind()
+        losses, sizes = [], []
+        for batch in iterator.batches():
+            self._set_pace()
+            flat.zero_grad()
+            loss, parts = objective(module, module(**batch))
+            loss.backward()
+            self._clip()
+            self.optimizer_.step()
+            self.steps_done_ += 1
+            losses.append(loss.detach())
+            sizes.append(len(batch["x"]))
+            self.parts_.append(parts)
+        values = torch.stack(losses).double().cpu().numpy()
+        return float(np.average(values, weights=sizes))
+
+    def _held_out_loss(self, batches: Iterable[dict[str, Tensor]]) -> float:
+        module, objective = self.module_, self.criterion_
+        module.eval()
+        progress, objective.progress = objective.progress, 1.0
+        total, rows = 0.0, 0
+        with torch.inference_mode():
+            for batch in batches:
+                loss, parts = objective(module, module(**batch))
+                self.parts_.append(parts)
+                n = len(batch["x"])
+                total, rows = total + float(loss) * n, rows + n
+        objective.progress = progress
+        return total / max(rows, 1)
+
+    def _record(self, prefix: str, loss: float) -> None:
+        key = f"{prefix}_loss"
+        earlier = [row[key] for row in self.history[:-1] if key in row]
+        self.history.record(key, loss)
+        self.history.record(key + "_best", not earlier or loss < min(earlier))
+        if self.parts_:
+            means = torch.tensor(
+                [[float(p) for p in parts] for parts in self.parts_]
+            ).mean(dim=0)
+            for name, mean in zip(self.criterion_.names, means.tolist(), strict=True):
+                self.history.record(f"{prefix}_{name}", mean)
+        self.parts_ = []
+
+
+class _Course:
+    """The epochs of one fit: what is best so far, when to stop, when to roll back."""
+
+    def __init__(self, net: AutoencoderNet, train: Any, valid: Any):
+        self.net = net
+        self.train = train
+        self.valid = valid
+        self.train_batches = net.get_iterator(train, training=True)
+        self.valid_batches: Any = None
+        self.epochs = 0
+        self.since_best = 0
+        self.rolled_back = 0
+        self.stopped = False
+        steps = max(len(self.train_batches), 1)
+        net.total_steps_ = steps * net.plan.max_iter
+        net.steps_done_ = 0
+        net.lr_factor_ = 1.0
+        self.interval = max(1, _STEPS_PER_VALIDATION // steps)
+        self.best_loss = math.inf
+        self.best = self._snapshot()
+        if valid is not None:
+            own = net.iterator_valid is RowBatches
+            iterator = net.get_iterator(valid, training=False)
+            # Held-out rows are few: gather and scale them once.
+            self.valid_batches = list(iterator.batches()) if own else iterator
+            if own:
+                self.best_loss = net._held_out_loss(self.valid_batches)
+                net.parts_ = []
+        self.last_valid = self.best_loss
+
+    def _snapshot(self) -> dict[str, Any]:
+        flat, module = self.net.flat_, self.net.module_
+        buffers = {name: b.clone() for name, b in module.named_buffers()}
+        return {"flat": flat.snapshot(), "buffers": buffers, "epoch": self.epochs}
+
+    def _restore(self, snapshot: dict[str, Any]) -> None:
+        self.net.flat_.restore(snapshot["flat"])
+        for name, buffer in self.net.module_.named_buffers():
+            buffer.copy_(snapshot["buffers"][name])
+
+    def finished(self) -> bool:
+        """Tell whether the budget or the patience is spent."""
+        plan = self.net.plan
+        if self.stopped or self.epochs >= plan.max_iter:
+            return True
+        return self.valid is not None and self.since_best >= plan.patience
+
+    def epoch(self) -> None:
+        """Run one epoch, validation and callbacks included."""
+        net, started = self.net, time.perf_counter()
+        datasets = {"dataset_train": self.train, "dataset_valid": self.valid}
+        net.notify("on_epoch_begin", **datasets)
+        net.run_single_epoch(self.train_batches, True, "train", net.train_step)
+        if self._diverged():
+            self._roll_back()
+        else:
+            self._validate()
+        net.history.record("dur", time.perf_counter() - started)
+        self.epochs += 1
+        try:
+            net.notify("on_epoch_end", **datasets)
+        except KeyboardInterrupt:
+            # How skorch's own EarlyStopping ends a training.
+            self.stopped = True
+
+    def _validate(self) -> None:
+        net = self.net
+        if self.valid is None:
+            self.best = self._snapshot()
+            return
+        last = self.epochs + 1 >= net.plan.max_iter
+        due = (self.epochs + 1) % self.interval == 0 or last or net.by_batch
+        if due:
+            batches = self.valid_batches
+            if net.by_batch:
+                batches = net.get_iterator(self.valid, training=False)
+            net.run_single_epoch(batches, False, "valid", net.validation_step)
+            self.last_valid = net.history[-1, "valid_loss"]
+        else:
+            net.history.record("valid_loss", self.last_valid)
+            net.history.record("valid_loss_best", False)
+        threshold = net.plan.tol * abs(self.best_loss) if self.best_loss < math.inf else 0
+        if due and self.last_valid < self.best_loss:
+            better = self.last_valid < self.best_loss - threshold
+            self.best_loss, self.best = self.last_valid, self._snapshot()
+            self.since_best = 0 if better else self.since_best + 1
+        else:
+            self.since_best += 1
+
+    def _diverged(self) -> bool:
+        loss = self.net.history[-1, "train_loss"]
+        return not (
+            math.isfinite(loss) and math.isfinite(float(self.net.flat_.data.sum()))
+        )
+
+    def _roll_back(self) -> None:
+        net, epoch = self.net, self.epochs + 1
+        bad = [
+            name
+            for name in net.criterion_.names
+            if not math.isfinite(net.history[-1].get(f"train_{name}", 0.0))
+        ]
+        culprit = f"term {bad[0]!r}" if bad else "gradient"
+        self._restore(self.best)
+        if self.rolled_back:
+            raise ValueError(
+                "Solver produced non-finite parameter weights: the "
+                f"{culprit} of the loss was not finite in epoch {epoch}, again after "
+                "a restart with a smaller step. The input data may contain large "
+                "values and need to be preprocessed, or learning_rate_init="
+                f"{net.plan.learning_rate} is too large."
+            )
+        self.rolled_back += 1
+        net.lr_factor_ *= 0.1
+        net.initialize_optimizer()
+        warnings.warn(
+            f"The loss was not finite in epoch {epoch} ({culprit}). Training went "
+            "back to the best weights so far with a ten times smaller step. Lower "
+            "learning_rate_init to avoid this.",
+            ConvergenceWarning,
+            stacklevel=7,
+        )
+        net.history.record("valid_loss", self.last_valid)
+        net.history.record("valid_loss_best", False)
+
+    def drop_unfinished(self) -> None:
+        """Forget the row of history of an epoch that did not finish."""
+        history = self.net.history
+        if history and "dur" not in history[-1]:
+            del history[-1]
+
+    def keep_best(self) -> None:
+        """Leave the best held-out weights in the module."""
+        if self.valid is not None:
+            self._restore(self.best)
+        self.net.best_epoch_ = self.best["epoch"]
+        self.net.best_loss_ = self.best_loss
+
+
+def make_net(
+    module: Any,
+    objective: Any,
+    plan: TrainingPlan,
+    *,
+    device: Any,
+    shuffle_generator: torch.Generator,
+    callbacks: Any = None,
+    net_params: dict[str, Any] | None = None,
+    verbose: int = 0,
+) -> AutoencoderNet:
+    """Make the net of an estimator; users' callbacks are cloned, never mutated."""
+    extra = dict(net_params or {})
+    kind: type[AutoencoderNet] = AutoencoderNet
+    if "accelerator" in extra:
+        from skorch.hf import AccelerateMixin
+
+        kind = type("AcceleratedNet", (AccelerateMixin, AutoencoderNet), {})
+    own = [_cloned(cb) for cb in callbacks or ()]
+    own += [_cloned(cb) for cb in extra.pop("callbacks", None) or ()]
+    settings: dict[str, Any] = {
+        "lr": plan.learning_rate,
+        "max_epochs": plan.max_iter,
+        "batch_size": plan.batch_size,
+        "device": str(device),
+        "verbose": verbose,
+    }
+    net = kind(
+        module,
+        objective,
+        plan=plan,
+        shuffle_generator=shuffle_generator,
+        callbacks=own or None,
+        **{**settings, **extra},
+    )
+    return net.initialize()
+
+
+def _cloned(callback: Any) -> Any:
+    if isinstance(callback, tuple):
+        return (callback[0], clone(callback[1], safe=False))
+    return clone(callback, safe=False)
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().cpu().numpy().copy()
+
+
+def _plain_optimizer(optimizer: Any) -> list[dict[str, Any]]:
+    """Return the moments of each parameter, in order."""
+    states = [
+        optimizer.state.get(p, {}) for g in optimizer.param_groups for p in g["params"]
+    ]
+    return [
+        {k: _array(v) if isinstance(v, Tensor) else v for k, v in s.items()}
+        for s in states
+    ]
+
+
+def _load_optimizer(optimizer: Any, states: list[dict[str, Any]]) -> None:
+    parameters = [p for g in optimizer.param_groups for p in g["params"]]
+    for p, state in zip(parameters, states, strict=False):
+        if state:
+            optimizer.state[p] = {
+                k: torch.as_tensor(np.array(v)).to(p.device) for k, v in state.items()
+            }
+
+
+def history_rows(net: AutoencoderNet) -> list[dict[str, Any]]:
+    """Return the history of a net as plain rows, one an epoch, without batches."""
+    return [{k: v for k, v in row.items() if k != "batches"} for row in net.history]
+
+
+def restore_history(net: AutoencoderNet, rows: list[dict[str, Any]]) -> None:
+    """Give a rebuilt net its history back."""
+    net.history_ = History([{**row, "batches": []} for row in rows])
+
+
+def subset(dataset: RowDataset, index: np.ndarray) -> Any:
+    """Return part of a dataset, sharing its memory."""
+    return torch.utils.data.Subset(dataset, index)

@@ -1,0 +1,309 @@
+"""A variational autoencoder as a scikit-learn transformer and density model."""
+
+from __future__ import annotations
+
+import warnings
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import check_is_fitted
+
+from skvae._base import BaseAutoencoder, Recipe
+from skvae._compat import Interval, StrOptions
+from skvae._docs import estimator
+from skvae._module import log_mean_exp
+from skvae._random import torch_generator
+from skvae.objectives import KLDivergence, NegativeLogLikelihood
+from skvae.priors import normal_kl
+
+_MAX_DIAGNOSED = 5000
+# Variance of a posterior mean over the rows above which a component is in use.
+_ACTIVE = 0.01
+_COLLAPSED = 0.01
+_RANDOM_START_WARMUP = 0.1
+
+
+@estimator
+class VAE(BaseAutoencoder):
+    r"""Model rows by a variational autoencoder that starts at factor analysis.
+
+    A row is explained by a code :math:`z` with prior :math:`p(z)` through a network,
+    :math:`p(x \mid z)`; a second network gives the approximate posterior
+    :math:`q(z \mid x) = N(\mu(x), \mathrm{diag}\,\sigma^2(x))`. Training maximises
+
+    .. math:: E_{q(z \mid x)}[\log p(x \mid z)]
+              - \beta \, KL(q(z \mid x) \,\|\, p(z))
+
+    summed over columns and components and averaged over rows, in nats, so that
+    ``beta=1`` is the evidence lower bound whatever the size of the table. On numeric
+    data the start is factor analysis with rotated loadings, whose exact posterior is
+    diagonal: at step 0 the bound *is* the log-likelihood of factor analysis.
+
+    Use it to generate rows, to score how typical a row is, and for codes with an
+    uncertainty. For codes alone, :class:`AutoencoderTransformer` is cheaper.
+
+    Parameters
+    ----------
+    %(n_components)s
+    %(hidden_layer_sizes)s
+    %(activation)s
+    %(batch_size)s
+    %(learning_rate_init)s
+    %(max_iter)s
+    %(early_stopping)s
+    %(validation_fraction)s
+    %(n_iter_no_change)s
+    %(tol)s
+    %(warm_start)s
+    %(random_state)s
+    %(verbose)s
+    %(weight_decay)s
+    %(dropout)s
+    %(init)s
+    %(encoder)s
+    %(decoder)s
+    %(scale)s
+    %(missing_values)s
+    %(device)s
+    %(callbacks)s
+    %(net_params)s
+    likelihood : {"auto", "gaussian", "bernoulli", "continuous_bernoulli", \
+            "poisson"}, default="auto"
+        Family of :math:`p(x \mid z)`. ``"auto"`` is bernoulli for data in {0, 1} and
+        gaussian otherwise.
+    noise : {"auto", "feature", "shared", "heteroscedastic"} or float, default="auto"
+        Scale of a gaussian likelihood: one variance a column, one for all, one that
+        depends on the code, or a fixed standard deviation in scaled units. ``"auto"``
+        is one a column.
+    beta : float, default=1.0
+        Weight of the divergence in the loss. Scores always use 1.
+    kl_warmup : float or "auto", default="auto"
+        Share of the training over which beta rises from 0, in [0, 1]. ``"auto"`` is 0
+        from a classical start and 0.1 from a random one.
+    free_bits : float, default=0.0
+        Nats a component may use at no cost.
+    n_importance_samples : int, default=1
+        Draws of the code per row while training; above 1 the importance-weighted
+        bound is maximised [2]_.
+    prior : {"normal"}, default="normal"
+        Family of :math:`p(z)`.
+    %(input_noise)s
+
+    Attributes
+    ----------
+    %(n_components_)s
+    %(net_)s
+    %(n_iter_)s
+    %(loss_curve_)s
+    %(validation_loss_curve_)s
+    %(best_loss_)s
+    noise_variance_ : ndarray of shape (n_features,)
+        Variance of a gaussian likelihood, in squared units of the columns (averaged
+        over the training rows where it depends on the code).
+    kl_per_component_ : ndarray of shape (n_components,)
+        Mean divergence of each component's posterior from a standard normal over the
+        training rows, in nats.
+    n_active_components_ : int
+        Components whose posterior mean has a variance above 0.01 over the rows.
+    %(n_features_in_)s
+    %(feature_names_in_)s
+    %(batch_size_)s
+    %(max_iter_)s
+    %(center_)s
+    %(scale_)s
+    %(likelihood_)s
+    noise_ : str or float
+        Resolved `noise`.
+    %(device_)s
+
+    See Also
+    --------
+    AutoencoderTransformer : Codes without a likelihood.
+    sklearn.decomposition.FactorAnalysis : The linear model training starts at.
+
+    References
+    ----------
+    .. [1] Kingma, Welling (2014). Auto-Encoding Variational Bayes. arXiv:1312.6114
+    .. [2] Burda, Grosse, Salakhutdinov (2016). Importance Weighted Autoencoders.
+       arXiv:1509.00519
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from skvae import VAE
+    >>> X, _ = load_wine(return_X_y=True)
+    >>> vae = VAE(3, max_iter=20, random_state=0).fit(X)
+    >>> vae.sample(2, random_state=0).shape
+    (2, 13)
+    >>> mean, std = vae.transform(X, return_std=True)
+    >>> bool((std < 1).mean() > 0.9)
+    True
+    """
+
+    likelihood: str = "auto"
+    noise: str | float = "auto"
+    beta: float = 1.0
+    kl_warmup: float | str = "auto"
+    free_bits: float = 0.0
+    n_importance_samples: int = 1
+    prior: str = "normal"
+    input_noise: float | str = "auto"
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **BaseAutoencoder._parameter_constraints,
+        "likelihood": [
+            StrOptions(
+                {"auto", "gaussian", "bernoulli", "continuous_bernoulli", "poisson"}
+            )
+        ],
+        "noise": [
+            StrOptions({"auto", "feature", "shared", "heteroscedastic"}),
+            Interval(Real, 0, None, closed="neither"),
+        ],
+        "beta": [Interval(Real, 0, None, closed="left")],
+        "kl_warmup": [Interval(Real, 0, 1, closed="both"), StrOptions({"auto"})],
+        "free_bits": [Interval(Real, 0, None, closed="left")],
+        "n_importance_samples": [Interval(Integral, 1, None, closed="left")],
+        "prior": [StrOptions({"normal"})],
+        "input_noise": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
+    }
+
+    def _recipe(self) -> Recipe:
+        warmup = self.kl_warmup
+        if warmup == "auto":
+            warmup = 0.0 if self.init == "auto" else _RANDOM_START_WARMUP
+        kl = KLDivergence(self.beta, warmup=float(warmup), free_bits=self.free_bits)
+        noise = "feature" if self.noise == "auto" else self.noise
+        return Recipe(
+            terms=(NegativeLogLikelihood(), kl),
+            corruption="gaussian",
+            corruption_level=self.input_noise,
+            variational=True,
+            likelihood=self.likelihood,
+            noise=noise if isinstance(noise, str) else float(noise),
+            prior=self.prior,
+            n_importance_samples=self.n_importance_samples,
+        )
+
+    def transform(self, X: Any, *, return_std: bool = False) -> Any:
+        """Encode rows: the mean of the posterior of their codes.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, DataFrame} of shape (n_samples, n_features)
+            Rows in the units seen in `fit`.
+        return_std : bool, default=False
+            Whether to return the standard deviation too.
+
+        Returns
+        -------
+        Z : ndarray of shape (n_samples, n_components)
+            Posterior means, in the dtype of `X`.
+        std : ndarray of shape (n_samples, n_components)
+            Posterior standard deviations; only with ``return_std=True``.
+        """
+        if not return_std:
+            return super().transform(X)
+        check_is_fitted(self)
+        X = self._validate(X, reset=False)
+        dataset, module = self._dataset(X), self._module
+        shape = (len(dataset), self.n_components_)
+        mean, std = np.empty(shape, self._dtype), np.empty(shape, self._dtype)
+        with self._inference():
+            for part, batch in self._chunks(dataset):
+                inputs = module.encoder_input(batch["x"], batch.get("mask"))
+                means, log_var = module.posterior(inputs)
+                mean[part] = means.cpu().numpy()
+                std[part] = torch.exp(0.5 * log_var).cpu().numpy()
+        return mean.astype(X.dtype, copy=False), std.astype(X.dtype, copy=False)
+
+    def score_samples(self, X: Any, *, n_importance_samples: int = 32) -> np.ndarray:
+        r"""Compute a lower bound of the log-likelihood of each row.
+
+        .. math:: \log \frac1K \sum_k \frac{p(x, z_k)}{q(z_k \mid x)}
+                  \le \log p(x), \qquad z_k \sim q(z \mid x)
+
+        The bound [1]_ is tighter the more draws it takes; the draws are fixed with
+        the model and shared by all rows, so scores do not depend on which rows are
+        scored together. ``beta``, free bits and warm-up take no part.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, DataFrame} of shape (n_samples, n_features)
+            Rows in the units seen in `fit`. Missing cells are left out of the sum.
+        n_importance_samples : int, default=32
+            Draws :math:`K` of the code per row; 1 is the evidence lower bound with a
+            single draw.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,)
+            Nats per row in the units of the data, comparable with
+            ``FactorAnalysis.score_samples``.
+
+        References
+        ----------
+        .. [1] Burda, Grosse, Salakhutdinov (2016). Importance Weighted Autoencoders,
+           eq. 8. arXiv:1509.00519
+        """
+        check_is_fitted(self)
+        X = self._validate(X, reset=False)
+        dataset, module = self._dataset(X), self._module
+        noise = self._shared_noise(n_importance_samples)
+        scores = np.empty(len(dataset), dtype=self._dtype)
+        jacobian = self._to_device(self._columns.log_jacobian)
+        with self._inference():
+            for part, batch in self._chunks(dataset, repeats=n_importance_samples):
+                log_weights, _ = module.log_weights(
+                    batch["x"], noise, batch.get("mask")
+                )
+                bound = log_mean_exp(log_weights)
+                seen = batch.get("mask")
+                shift = jacobian.sum() if seen is None else seen @ jacobian
+                scores[part] = (bound + shift).cpu().numpy()
+        return scores
+
+    def _shared_noise(self, n: int) -> torch.Tensor:
+        """Return the draws all rows share: the first n of one fixed sequence."""
+        generator = torch_generator(self.evaluation_seed_)
+        noise = torch.empty(n, self.n_components_, dtype=torch.float64)
+        noise.normal_(generator=generator)
+        parameter = next(self._module.parameters())
+        return noise.to(parameter)
+
+    # -- fitted attributes and sampling ------------------------------------------------
+    def _finish(self, dataset: Any) -> None:
+        """Diagnose the posterior over some training rows."""
+        columns, module = self._columns, self._module
+        self.center_, self.scale_ = columns.center, columns.scale
+        self.noise_ = self._architecture["noise"]
+        rows = slice(0, min(len(dataset), _MAX_DIAGNOSED))
+        batch = dataset.take(rows)
+        module.eval()
+        inputs = module.encoder_input(batch["x"], batch.get("mask"))
+        mean, log_var = module.posterior(inputs)
+        self.kl_per_component_ = normal_kl(mean, log_var).mean(0).cpu().numpy()
+        self.n_active_components_ = int((mean.var(0, correction=0) > _ACTIVE).sum())
+        if self.likelihood_ == "gaussian":
+            likelihood = module.likelihood
+            if likelihood.noise == "heteroscedastic":
+                variance = likelihood.noise_variance(module.decode(mean)).mean(0)
+            else:
+                variance = likelihood.noise_variance()
+            self.noise_variance_ = variance.detach().cpu().numpy() * columns.scale**2
+        collapsed = bool(np.all(self.kl_per_component_ < _COLLAPSED))
+        if collapsed and self.n_iter_ and len(dataset) > 1:
+            warnings.warn(
+                "Posterior collapse: no component of the code carries more than "
+                f"{_COLLAPSED} nats, so the codes say nothing about the rows. Lower "
+                f"beta={self.beta}, or set free_bits or kl_warmup.",
+                ConvergenceWarning,
+                stacklevel=6,
+            )
+
+    def _draw_codes(self, n: int, generator: torch.Generator) -> torch.Tensor:
+        z = self._module.prior_distribution().draw(n, generator)
+        return z.to(next(self._module.parameters()).dtype)
