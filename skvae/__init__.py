@@ -10,15 +10,17 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AutoencoderTransformer": "skvae._autoencoder",
+    "ConditionalVAE": "skvae._conditional_vae",
     "Recipe": "skvae._base",
     "VAE": "skvae._vae",
 }
 
-__all__ = ["AutoencoderTransformer", "Recipe", "VAE", "__version__"]
+__all__ = ["AutoencoderTransformer", "ConditionalVAE", "Recipe", "VAE", "__version__"]
 
 if TYPE_CHECKING:
     from skvae._autoencoder import AutoencoderTransformer
     from skvae._base import Recipe
+    from skvae._conditional_vae import ConditionalVAE
     from skvae._vae import VAE
 
 

@@ -41,7 +41,6 @@ class AutoencoderTransformer(DeterministicMixin, BaseAutoencoder):
     %(early_stopping)s
     %(validation_fraction)s
     %(n_iter_no_change)s
-    %(tol)s
     %(warm_start)s
     %(random_state)s
     %(verbose)s
@@ -51,6 +50,7 @@ class AutoencoderTransformer(DeterministicMixin, BaseAutoencoder):
     %(encoder)s
     %(decoder)s
     %(scale)s
+    %(categorical_features)s
     %(missing_values)s
     %(device)s
     %(callbacks)s

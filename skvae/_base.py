@@ -24,7 +24,7 @@ from skvae._fitting import Fitting
 from skvae._random import draw_torch_generator
 from skvae._rows import RowDataset
 from skvae._state import load_state, plain_state
-from skvae._table import Container, has_missing
+from skvae._table import Container, has_categories, has_missing
 from skvae._threads import limited_threads
 from skvae.objectives import NegativeLogLikelihood, Term
 
@@ -101,15 +101,14 @@ class BaseAutoencoder(
     """Base of the estimators; a subclass declares fields and `_recipe`."""
 
     n_components: int | str = field(default="auto", kw_only=False)
-    hidden_layer_sizes: tuple[int, ...] = (128, 64)
+    hidden_layer_sizes: tuple[int, ...] | str = "auto"
     activation: str = "silu"
     batch_size: int | str = "auto"
-    learning_rate_init: float = 1e-3
+    learning_rate_init: float | str = "auto"
     max_iter: int | str = "auto"
     early_stopping: bool = True
     validation_fraction: float = 0.1
     n_iter_no_change: int | str = "auto"
-    tol: float = 0.0
     warm_start: bool = False
     random_state: Any = None
     verbose: int = 0
@@ -119,6 +118,7 @@ class BaseAutoencoder(
     encoder: Any = None
     decoder: Any = None
     scale: str | None = "auto"
+    categorical_features: Any = "from_dtype"
     missing_values: str = "mask"
     device: str = "auto"
     callbacks: Any = None
@@ -129,13 +129,16 @@ class BaseAutoencoder(
             Interval(Integral, 1, None, closed="left"),
             StrOptions({"auto"}),
         ],
-        "hidden_layer_sizes": ["array-like"],
+        "hidden_layer_sizes": ["array-like", StrOptions({"auto"})],
         "activation": [StrOptions(_ACTIVATIONS)],
         "batch_size": [
             Interval(Integral, 1, None, closed="left"),
             StrOptions({"auto"}),
         ],
-        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "learning_rate_init": [
+            Interval(Real, 0, None, closed="neither"),
+            StrOptions({"auto"}),
+        ],
         "max_iter": [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
@@ -143,7 +146,6 @@ class BaseAutoencoder(
             Interval(Integral, 1, None, closed="left"),
             StrOptions({"auto"}),
         ],
-        "tol": [Interval(Real, 0, None, closed="left")],
         "warm_start": ["boolean"],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
@@ -153,6 +155,7 @@ class BaseAutoencoder(
         "encoder": [callable, None],
         "decoder": [callable, None],
         "scale": [StrOptions({"auto"}), None],
+        "categorical_features": [StrOptions({"from_dtype"}), "array-like"],
         "missing_values": [StrOptions({"mask", "error"})],
         "device": [str, HasMethods(["type"])],
         "callbacks": ["array-like", None],
@@ -186,8 +189,17 @@ class BaseAutoencoder(
         super().__setstate__(load_state(self, state))
 
     def _validate(self, X: Any, *, reset: bool) -> Any:
-        """Validate rows; NaN is let through where it is allowed."""
+        """Validate rows; a table passes as it is, its codec checks the cells."""
         allow_nan = self.missing_values == "mask"
+        table = self._is_table(X) if reset else self._columns.kind == "table"
+        if table and Container.of(X).is_frame:
+            validate_data(self, X, skip_check_array=True, reset=reset)
+            if not len(X):
+                raise ValueError(
+                    f"Found array with 0 sample(s) (shape={X.shape}) while a minimum "
+                    f"of 1 is required by {type(self).__name__}."
+                )
+            return X
         return validate_data(
             self,
             X,
@@ -196,6 +208,18 @@ class BaseAutoencoder(
             ensure_all_finite="allow-nan" if allow_nan else True,
             reset=reset,
         )
+
+    def _is_table(self, X: Any) -> bool:
+        """Tell from the content of training rows whether columns need heads."""
+        recipe = self._recipe()
+        if recipe.likelihood == "table":
+            return True
+        if not isinstance(self.categorical_features, str):
+            return recipe.likelihood == "auto"
+        if recipe.likelihood != "auto":
+            return False
+        missing = recipe.variational and self.missing_values == "mask"
+        return has_categories(X) or (missing and has_missing(X))
 
     # -- training ----------------------------------------------------------------------
     @fit_context(prefer_skip_nested_validation=True)
@@ -274,7 +298,7 @@ class BaseAutoencoder(
         """
         check_is_fitted(self)
         X = self._validate(X, reset=False)
-        return self._encode(X).astype(X.dtype, copy=False)
+        return self._encode(X).astype(self._output_dtype(X), copy=False)
 
     def inverse_transform(self, X: Any) -> Any:
         """Decode codes into rows: the mean of the likelihood.
@@ -290,7 +314,7 @@ class BaseAutoencoder(
             Rows in the units, and the container, seen in `fit`.
         """
         check_is_fitted(self)
-        return self._container.restore(self._decode_points(self._validate_codes(X)))
+        return self._restored(self._decode_points(self._validate_codes(X)))
 
     def reconstruct(self, X: Any) -> Any:
         """Encode rows and decode their codes.
@@ -308,8 +332,10 @@ class BaseAutoencoder(
         check_is_fitted(self)
         container = Container.of(X)
         X = self._validate(X, reset=False)
-        rows = self._decode_points(self._encode(X)).astype(X.dtype, copy=False)
-        return container.restore(rows)
+        rows = self._decode_points(self._encode(X))
+        if self._columns.kind == "table":
+            return rows
+        return container.restore(rows.astype(X.dtype, copy=False))
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> Any:
         """Draw new rows from the model.
@@ -333,7 +359,8 @@ class BaseAutoencoder(
         generator = draw_torch_generator(random_state, device)
         with self._inference():
             z = self._draw_codes(int(n_samples), generator)
-            return self._container.restore(self._draw_rows(z, generator))
+            rows = self._draw_rows(z, generator)
+        return self._restored(rows)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Compute the mean of `score_samples` over rows; higher is better.
@@ -361,6 +388,17 @@ class BaseAutoencoder(
     @property
     def _module(self) -> Any:
         return self.net_.module_
+
+    def _restored(self, rows: Any) -> Any:
+        """Return rows in the container of the training rows."""
+        return rows if self._columns.kind == "table" else self._container.restore(rows)
+
+    def _prepare(self, module: Any) -> None:
+        """Give the module what is known of the training rows before it is trained."""
+
+    def _encode_rows(self, X: Any) -> np.ndarray:
+        check_is_fitted(self)
+        return self._encode(self._validate(X, reset=False))
 
     def _validate_codes(self, Z: Any) -> np.ndarray:
         Z = check_array(
@@ -400,8 +438,9 @@ class BaseAutoencoder(
 
     @property
     def _width(self) -> int:
-        sizes = tuple(self.hidden_layer_sizes)
-        return max(self.n_features_in_, self.n_components_, *sizes, 1)
+        widths = self._architecture["hidden_layer_sizes"]
+        n_out = self._module.likelihood.n_outputs
+        return max(self.n_features_in_, self.n_components_, n_out, *widths)
 
     def _encode(self, X: Any) -> np.ndarray:
         dataset = self._dataset(X)
@@ -409,9 +448,12 @@ class BaseAutoencoder(
         module = self._module
         with self._inference():
             for part, batch in self._chunks(dataset):
-                inputs = module.encoder_input(batch["x"], batch.get("mask"))
+                inputs = module.encoder_input(**batch)
                 codes[part] = module.posterior(inputs)[0].cpu().numpy()
         return codes
+
+    def _output_dtype(self, X: Any) -> Any:
+        return X.dtype if isinstance(getattr(X, "dtype", None), np.dtype) else np.float64
 
     @property
     def _dtype(self) -> Any:
@@ -421,21 +463,23 @@ class BaseAutoencoder(
         parameter = next(self._module.parameters())
         return torch.as_tensor(np.array(array, dtype=self._dtype)).to(parameter.device)
 
-    def _decode_points(self, Z: np.ndarray) -> np.ndarray:
+    def _decode_points(self, Z: np.ndarray) -> Any:
+        """Return the point estimate of the rows of codes, in their units."""
         module, parts = self._module, []
         size = max(1, _CHUNK_FLOATS // self._width)
         with self._inference():
             for start in range(0, len(Z), size):
                 raw = module.decode(self._to_device(Z[start : start + size]))
                 parts.append(self._columns.point(module.likelihood, raw))
-        return np.concatenate(parts)
+        return self._columns.joined(parts)
 
-    def _draw_rows(self, z: torch.Tensor, generator: torch.Generator) -> np.ndarray:
+    def _draw_rows(self, z: torch.Tensor, generator: torch.Generator) -> Any:
+        """Draw the rows of codes from the likelihood, in their units."""
         module, parts = self._module, []
         for chunk in z.split(max(1, _CHUNK_FLOATS // self._width)):
             raw = module.decode(chunk)
             parts.append(self._columns.draw(module.likelihood, raw, generator))
-        return np.concatenate(parts)
+        return self._columns.joined(parts)
 
     def _draw_codes(self, n: int, generator: torch.Generator) -> torch.Tensor:
         raise NotImplementedError

@@ -6,16 +6,20 @@ stored with an estimator and the same module rebuilt from it when it is loaded.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
 
 from skvae._module import AutoencoderModule
 from skvae._networks import LinearPlusMLP, build_network, tied_decoder
+from skvae._table_model import TableDecoder, TableFeatures, TableLikelihood
 from skvae.corruptions import make_corruption
 from skvae.likelihoods import LIKELIHOODS
 from skvae.priors import MixturePrior, NormalPrior, VampPrior
+
+# Below one, codes of a table carry more; the learned prior follows them.
+_BETA_TABLE = 0.7
 
 
 @dataclass
@@ -48,8 +52,10 @@ class Architecture:
         Whether the encoder sees which cells are observed.
     n_importance_samples : int
         Draws of z per row while training.
-    dtype, device : str
+    dtype : str
         Of the parameters.
+    table : dict
+        For a table: "sizes" of its columns' codes, "bin_runs", "n_mixture", "width".
     """
 
     n_features: int
@@ -69,7 +75,6 @@ class Architecture:
     has_mask: bool = False
     n_importance_samples: int = 1
     dtype: str = "float64"
-    device: str = "cpu"
     table: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -94,7 +99,10 @@ def build_module(
     """Build a module with random weights drawn from `generator` on the CPU."""
     dtype = getattr(torch, arch.dtype)
     likelihood = _likelihood(arch)
+    features = _features(arch, generator)
     n_in = arch.n_features * (2 if arch.has_mask else 1)
+    if features is not None:
+        n_in = features.n_out
     n_code = arch.n_components * (2 if arch.variational else 1)
     if encoder is None:
         encoder_net = _network(arch, n_in, n_code, arch.n_components, False, generator)
@@ -104,6 +112,8 @@ def build_module(
     n_out = likelihood.n_outputs
     if decoder is not None:
         decoder_net = build_network(decoder, n_in_decoder, n_out, generator=generator)
+    elif arch.table:
+        decoder_net = _table_decoder(arch, n_in_decoder, n_out, generator)
     elif arch.tied:
         decoder_net = tied_decoder(encoder_net)
     else:
@@ -115,6 +125,7 @@ def build_module(
         decoder_net,
         likelihood,
         prior=_prior(arch, generator) if arch.variational else None,
+        features=features,
         corruption=corruption,
         code_activation=_code_activation(arch.code_activation),
         n_importance_samples=arch.n_importance_samples,
@@ -145,7 +156,45 @@ def _network(
     )
 
 
+def resolved_terms(recipe: Any, likelihood: str) -> tuple[Any, ...]:
+    """Return the terms of a recipe with a weight for each."""
+    default = _BETA_TABLE if likelihood == "table" else 1.0
+    return tuple(
+        replace(term, weight=default) if term.weight == "auto" else term
+        for term in recipe.terms
+    )
+
+
+def _features(arch: Architecture, generator: torch.Generator) -> Any:
+    if not arch.table:
+        return None
+    features = TableFeatures(
+        arch.table["sizes"], arch.table["n_mixture"], arch.n_components
+    )
+    with torch.no_grad():
+        features.embedding.normal_(std=0.1, generator=generator)
+    return features
+
+
+def _table_decoder(
+    arch: Architecture, n_in: int, n_out: int, generator: torch.Generator
+) -> TableDecoder:
+    return TableDecoder(
+        n_in,
+        n_out,
+        arch.hidden_layer_sizes[::-1],
+        arch.activation,
+        bin_runs=arch.table["bin_runs"],
+        width=arch.table["width"],
+        dropout=arch.dropout,
+        generator=generator,
+        dtype=getattr(torch, arch.dtype),
+    )
+
+
 def _likelihood(arch: Architecture) -> Any:
+    if arch.table:
+        return TableLikelihood(arch.table["sizes"])
     kind = LIKELIHOODS[arch.likelihood]
     if arch.likelihood == "gaussian":
         return kind(arch.n_features, noise=arch.noise)

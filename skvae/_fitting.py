@@ -9,17 +9,20 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from skvae._build import Architecture, build_module, corruption_of
+from skvae._build import Architecture, build_module, corruption_of, resolved_terms
 from skvae._networks import LinearPlusMLP, TiedDecoder
 from skvae._random import draw_seeds, torch_generator
 from skvae._rows import NumericColumns, RowDataset
 from skvae._starts import (
+    prior_is_learned,
     sample_of_rows,
     start_at_factor_analysis,
     start_at_means,
     start_at_pca,
+    start_prior,
 )
-from skvae._table import Container
+from skvae._table import Container, TableCodec, fit_mixture
+from skvae._table_model import TableColumns, start_at_mixture
 from skvae._threads import limited_threads
 from skvae._training import (
     TrainingPlan,
@@ -31,8 +34,14 @@ from skvae.objectives import Objective
 
 _SMALL = 50  # Rows below which none are held out.
 _MAX_HELD_OUT = 10_000
-_STEPS, _STEPS_SMALL = 3000, 500
+_STEPS, _STEPS_SMALL, _STEPS_TABLE = 3000, 500, 2000
 _FROZEN_DRAWS = 512
+_PRIOR_COMPONENTS = 32
+_NAME = {torch.float32: "float32", torch.float64: "float64"}
+# Tables: components of the mixture they start at, posterior standard deviation, and
+# how far (in bins) neighbours share strength in the start and in the decoder.
+_MIXTURE_COMPONENTS, _SPREAD = 128, 0.5
+_SMOOTHING_START, _SMOOTHING_DECODER = 1.0, 3.0
 
 
 def device_of(name: Any) -> torch.device:
@@ -93,18 +102,18 @@ class Fitting:
         container = Container.of(self.user_X)
         X = est._validate(self.user_X, reset=not self.go_on)
         self.device = device_of(est.device)
-        if self.device.type == "mps" and X.dtype == np.float64:
-            X = X.astype(np.float32)
         context = est._init_callback_context(max_subtasks=None)
         context.call_on_fit_task_begin(estimator=est, X=self.user_X, y=self._hook_y)
         if not self.go_on:
             est._container = container
             est._columns = self._fit_columns(X)
         columns = est._columns
-        arrays = columns.to_rows(X, X.dtype)
-        arrays |= est._condition_arrays(self.y, X.shape[0], reset=not self.go_on)
-        self.dtype = torch.float64 if X.dtype == np.float64 else torch.float32
-        with limited_threads(self._multiply_adds(X)):
+        self.dtype = self._dtype(X)
+        arrays = columns.to_rows(X, _NAME[self.dtype])
+        n = arrays["x"].shape[0]
+        extra = est._condition_arrays(self.y, n, reset=not self.go_on)
+        arrays |= {name: a.astype(_NAME[self.dtype]) for name, a in extra.items()}
+        with limited_threads(self._multiply_adds()):
             dataset = RowDataset(columns, arrays, self.dtype, self.device)
             train, valid = self._split(len(dataset))
             if not self.go_on:
@@ -125,9 +134,19 @@ class Fitting:
         # scikit-learn's ScoringMonitor logs nothing where y is None.
         return self.user_X if self.y is None else self.y
 
+    def _dtype(self, X: Any) -> torch.dtype:
+        """Compute in the type of the data; codes have none, and MPS no float64."""
+        if self.estimator._columns.kind == "table" or self.device.type == "mps":
+            return torch.float32
+        return torch.float64 if X.dtype == np.float64 else torch.float32
+
     # -- resolving "auto" --------------------------------------------------------------
     def _check_parameters(self) -> None:
-        hidden = list(np.ravel(self.estimator.hidden_layer_sizes))
+        hidden = self.estimator.hidden_layer_sizes
+        if isinstance(hidden, str):
+            self.hidden: tuple[int, ...] = ()
+            return
+        hidden = list(np.ravel(hidden))
         if any(not float(h).is_integer() or h <= 0 for h in hidden):
             raise ValueError(
                 f"hidden_layer_sizes must be > 0, got "
@@ -135,21 +154,32 @@ class Fitting:
             )
         self.hidden = tuple(int(h) for h in hidden)
 
-    def _multiply_adds(self, X: Any) -> float:
-        widths = [X.shape[1], *self.hidden]
+    def _multiply_adds(self) -> float:
+        widths = [self.estimator.n_features_in_, *self.hidden]
         return 2.0 * 128 * sum(a * b for a, b in zip(widths, widths[1:], strict=False))
 
     def _fit_columns(self, X: Any) -> Any:
+        est = self.estimator
+        if est._is_table(X):
+            est.likelihood_ = "table"
+            codec = TableCodec(categorical_features=est.categorical_features)
+            self._resolve_hidden((256, 256))
+            return TableColumns(codec.fit(X))
+        self._resolve_hidden((128, 64))
         missing = not sp.issparse(X) and bool(np.isnan(np.sum(X)))
         likelihood = self.recipe.likelihood
         if likelihood == "auto":
             binary = not missing and self.recipe.variational and _is_binary(X)
             likelihood = "bernoulli" if binary else "gaussian"
-        self.estimator.likelihood_ = likelihood
-        scale = self.estimator.scale if likelihood == "gaussian" else None
+        est.likelihood_ = likelihood
+        scale = est.scale if likelihood == "gaussian" else None
         if likelihood != "gaussian":
             _check_support(X, likelihood)
         return NumericColumns.fit(X, scale, has_missing=missing)
+
+    def _resolve_hidden(self, default: tuple[int, ...]) -> None:
+        if isinstance(self.estimator.hidden_layer_sizes, str):
+            self.hidden = default
 
     def _split(self, n: int) -> tuple[np.ndarray, np.ndarray | None]:
         est = self.estimator
@@ -166,29 +196,36 @@ class Fitting:
     def _plan(self, n: int) -> TrainingPlan:
         est = self.estimator
         batch_size = est.batch_size
+        table = est.likelihood_ == "table"
         if batch_size == "auto":
             batch_size = 256 if n > 50_000 else 128
+            if table and n > 10_000:
+                batch_size = 512
         batch_size = int(min(batch_size, n))
         steps = max(1, math.ceil(n / batch_size))
         max_iter = est.max_iter
         if max_iter == "auto":
             budget = _STEPS if n >= _SMALL else _STEPS_SMALL
+            budget = _STEPS_TABLE if table else budget
             max_iter = max(5, math.ceil(budget / steps))
         if self.partial:
             max_iter = 1
         patience = est.n_iter_no_change
         if patience == "auto":
             patience = max(5, math.ceil(max_iter / 5))
+        rate = est.learning_rate_init
+        if rate == "auto":
+            rate = 3e-3 if table else 1e-3
         est.batch_size_, est.max_iter_ = batch_size, int(max_iter)
+        est.learning_rate_ = rate
         return TrainingPlan(
             max_iter=int(max_iter),
             batch_size=batch_size,
-            learning_rate=est.learning_rate_init,
+            learning_rate=rate,
             weight_decay=est.weight_decay,
             schedule="constant" if self.partial else "cosine",
             clip=math.sqrt(est.n_features_in_),
             patience=patience,
-            tol=est.tol,
         )
 
     # -- building ----------------------------------------------------------------------
@@ -196,7 +233,13 @@ class Fitting:
         est, recipe = self.estimator, self.recipe
         d = est.n_features_in_
         k = est.n_components
-        est.n_components_ = min(10, max(1, d // 2)) if k == "auto" else int(k)
+        table = self._table_architecture(len(train))
+        if k == "auto":
+            k = 32 if table else min(10, max(1, d // 2))
+        est.n_components_ = int(k)
+        prior = recipe.prior
+        if prior == "auto":
+            prior = "mixture" if table and est.init == "auto" else "normal"
         arch = Architecture(
             n_features=d,
             n_components=est.n_components_,
@@ -208,13 +251,14 @@ class Fitting:
             likelihood=est.likelihood_,
             noise=recipe.noise,
             variational=recipe.variational,
-            prior=recipe.prior,
-            n_mixture=recipe.n_mixture,
+            prior=prior,
+            n_mixture=table.get("n_mixture", self._prior_components(len(train))),
             code_activation=recipe.code_activation,
             tied=recipe.tied,
             has_mask=est._columns.has_missing,
             n_importance_samples=recipe.n_importance_samples,
-            dtype=str(self.dtype).removeprefix("torch."),
+            dtype=_NAME[self.dtype],
+            table=table,
         )
         self.module = build_module(
             arch,
@@ -225,11 +269,53 @@ class Fitting:
         est._architecture = arch.to_dict()
         self._start(dataset, train)
 
+    def _table_architecture(self, n: int) -> dict[str, Any]:
+        columns = self.estimator._columns
+        if columns.kind != "table":
+            return {}
+        most = _MIXTURE_COMPONENTS if self.estimator.init == "auto" else 1
+        return {
+            "sizes": [int(s) for s in columns.codec.sizes],
+            "bin_runs": [[int(c) for c in run] for run in columns.codec.bin_runs],
+            "n_mixture": int(np.clip(n // 40, 1, most)),
+            "width": _SMOOTHING_DECODER,
+        }
+
+    @staticmethod
+    def _prior_components(n: int) -> int:
+        return max(1, min(_PRIOR_COMPONENTS, n // 20))
+
+    def _start_table(self, codes: np.ndarray) -> None:
+        """Start a table at a mixture of factorised columns, or at the margins."""
+        est, module = self.estimator, self.module
+        codec = est._columns.codec
+        table = est._architecture["table"]
+        frequencies = np.asarray(codec.code_frequencies, dtype=np.float64)
+        log_weights, log_probs = fit_mixture(
+            codes,
+            codec.sizes,
+            table["n_mixture"],
+            bin_runs=codec.bin_runs,
+            smoothing=_SMOOTHING_START,
+            rng=np.random.default_rng(self.seeds.init),
+        )
+        start_at_mixture(
+            module,
+            np.asarray(log_weights, dtype=np.float64),
+            np.asarray(log_probs, dtype=np.float64),
+            frequencies,
+            codec.code_values,
+            _SPREAD,
+        )
+
     def _start(self, dataset: RowDataset, train: np.ndarray) -> None:
         """Set the weights training begins with."""
         est, module = self.estimator, self.module
         rng = np.random.RandomState(self.seeds.init)
         rows = train[sample_of_rows(len(train), est.n_features_in_, rng)]
+        if est.likelihood_ == "table":
+            self._start_table(dataset.take(train)["x"].cpu().numpy())
+            return
         X = dataset.take(rows)["x"].cpu().numpy()
         classical = (
             est.init == "auto"
@@ -238,11 +324,15 @@ class Fitting:
             and est.likelihood_ == "gaussian"
         )
         if classical and self.recipe.variational:
-            start_at_factor_analysis(module, X, self.seeds.init)
+            condition = dataset.take(rows).get("condition")
+            start_at_factor_analysis(module, X, self.seeds.init, condition)
         elif classical and self.recipe.code_activation is None:
             start_at_pca(module, X, self.seeds.init)
         else:
             start_at_means(module, X)
+        if prior_is_learned(module):
+            inputs = module.encoder_input(**dataset.take(rows))
+            start_prior(module, inputs, self.seeds.init)
 
     def _corruption(self, n: int) -> Any:
         level = self.recipe.corruption_level
@@ -262,6 +352,7 @@ class Fitting:
         est = self.estimator
         module = est.net_.module_ if self.go_on else self.module
         plan = self._plan(len(train))
+        est._prepare(module)
         module.corruption = self._corruption(len(train))
         module.noise = torch_generator(self.seeds.noise, self.device)
         for part in module.modules():
@@ -286,7 +377,7 @@ class Fitting:
         est = self.estimator
         net = make_net(
             module.to(self.device),
-            Objective(self.recipe.terms),
+            Objective(resolved_terms(self.recipe, est.likelihood_)),
             plan,
             device=self.device,
             shuffle_generator=torch_generator(self.seeds.shuffle),

@@ -32,6 +32,7 @@ class Pass(NamedTuple):
     target: Tensor
     encoder_input: Tensor
     mask: Tensor | None
+    condition: Tensor | None
     weight: Tensor | None
     n_samples: int
 
@@ -128,6 +129,8 @@ class AutoencoderModule(nn.Module):
         self.n_importance_samples = n_importance_samples
         # In validation every row sees the same frozen noise.
         self.frozen_noise: Tensor | None = None
+        # Log-shares of the classes, where some training rows have no label.
+        self.class_log_prior: Tensor | None = None
 
     @property
     def is_tied(self) -> bool:
@@ -135,10 +138,16 @@ class AutoencoderModule(nn.Module):
         return isinstance(self.decoder, TiedDecoder)
 
     # -- the way there ---------------------------------------------------------------
-    def encoder_input(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def encoder_input(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        values: Tensor | None = None,
+        **ignored: Any,
+    ) -> Tensor:
         """Return what the encoder sees of stored rows, uncorrupted."""
         if self.features is not None:
-            return self.features(x)
+            return self.features(x, values)
         if mask is None:
             return x
         return torch.cat([x, mask], dim=-1)
@@ -166,9 +175,10 @@ class AutoencoderModule(nn.Module):
         mask: Tensor | None = None,
         condition: Tensor | None = None,
         weight: Tensor | None = None,
+        values: Tensor | None = None,
     ) -> Pass:
         """Push rows through; the terms read the result."""
-        inputs = self._corrupted_input(x, mask)
+        inputs = self._corrupted_input(x, mask, values)
         if self.prior is None:
             z, _ = self.posterior(inputs)
             mean, log_var, kl, n_samples = z, None, None, 1
@@ -180,7 +190,7 @@ class AutoencoderModule(nn.Module):
             mean, log_var = parameters[..., :k], parameters[..., k:]
             if n_samples > 1 or not isinstance(self.prior, NormalPrior):
                 kl = None
-        raw = self.decode(z, condition)
+        raw = self.decode(z, self.known(condition))
         return Pass(
             reconstruction=raw if self.training else self.likelihood.mean(raw),
             z=z,
@@ -191,15 +201,18 @@ class AutoencoderModule(nn.Module):
             target=x,
             encoder_input=inputs,
             mask=mask,
+            condition=condition,
             weight=weight,
             n_samples=n_samples,
         )
 
-    def _corrupted_input(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def _corrupted_input(
+        self, x: Tensor, mask: Tensor | None, values: Tensor | None
+    ) -> Tensor:
         if not self.training or self.corruption is None:
-            return self.encoder_input(x, mask)
+            return self.encoder_input(x, mask, values)
         if self.features is not None:
-            return self.features(x, corruption=self.corruption, generator=self.noise)
+            return self.features(x, values, self.corruption, self.noise)
         corrupted = self.corruption(x, self.noise)
         return self.encoder_input(corrupted, mask)
 
@@ -225,9 +238,34 @@ class AutoencoderModule(nn.Module):
         return self.frozen_noise.to(parameters)[index % len(self.frozen_noise)]
 
     # -- what the terms ask for --------------------------------------------------------
+    def known(self, condition: Tensor | None) -> Tensor | None:
+        """Return conditions with zeros for rows that have no label."""
+        if condition is None or self.class_log_prior is None:
+            return condition
+        return torch.nan_to_num(condition, nan=0.0)
+
     def log_likelihood(self, out: Pass) -> Tensor:
-        """Return log p(x | z) of each row, in nats."""
-        return self.likelihood.log_prob(out.target, out.raw, out.mask)
+        """Return log p(x | z) of each row, in nats.
+
+        A row without a label gets log sum_y p(y) p(x | z, y).
+        """
+        values = self.likelihood.log_prob(out.target, out.raw, out.mask)
+        if self.class_log_prior is None or out.condition is None:
+            return values
+        unlabelled = torch.isnan(out.condition[:, 0]).nonzero().squeeze(1)
+        if not len(unlabelled):
+            return values
+        prior = self.class_log_prior.to(values)
+        mask = None if out.mask is None else out.mask[unlabelled]
+        z, target = out.z[..., unlabelled, :], out.target[unlabelled]
+        joint = [
+            self.likelihood.log_prob(target, self.decode(z, one_hot), mask) + share
+            for one_hot, share in zip(
+                torch.eye(len(prior)).to(values), prior, strict=True
+            )
+        ]
+        marginal = torch.logsumexp(torch.stack(joint), dim=0)
+        return values.index_copy(-1, unlabelled, marginal)
 
     def prior_distribution(self) -> Any:
         """Return the prior with its `log_prob` and `draw`."""
@@ -253,23 +291,26 @@ class AutoencoderModule(nn.Module):
     # -- scoring -----------------------------------------------------------------------
     def log_weights(
         self,
-        x: Tensor,
         noise: Tensor,
+        x: Tensor,
         mask: Tensor | None = None,
         condition: Tensor | None = None,
+        **rows: Any,
     ) -> tuple[Tensor, Tensor]:
         """Return log p(x, z) - log q(z | x) for draws of z shared by all rows.
 
         Parameters
         ----------
-        x : Tensor of shape (n_rows, n_columns)
-            Stored rows.
         noise : Tensor of shape (n_draws, n_components)
             Standard normal draws.
+        x : Tensor of shape (n_rows, n_columns)
+            Stored rows.
         mask : Tensor of shape (n_rows, n_columns) or None
             One where a cell is observed.
         condition : Tensor of shape (n_rows, n_conditions) or None
             Conditions of the rows.
+        **rows : Tensor
+            What else a batch carries.
 
         Returns
         -------
@@ -278,7 +319,7 @@ class AutoencoderModule(nn.Module):
         z : Tensor of shape (n_draws, n_rows, n_components)
             The draws.
         """
-        mean, log_var = self.posterior(self.encoder_input(x, mask))
+        mean, log_var = self.posterior(self.encoder_input(x, mask, **rows))
         assert log_var is not None
         z = mean + torch.exp(0.5 * log_var) * noise.unsqueeze(1)
         log_q = normal_log_prob(z, mean, log_var)

@@ -1,24 +1,20 @@
-"""Networks: a linear path plus an MLP, its tied decoder, convolutions, own modules."""
+"""Networks: a linear path plus an MLP, and the decoder tied to it."""
 
 from __future__ import annotations
 
-import copy
-import inspect
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skvae._conv import ConvDecoder, ConvEncoder, Drawer
+from skvae._factories import ConvDecoder, ConvEncoder, Drawer, build_network
+from skvae._flat import FlatParameters
 from skvae._fused import (
     ACTIVATIONS,
     Activation,
     BoundNetwork,
-    FlatParameters,
     get_activation,
 )
 
@@ -138,7 +134,9 @@ class LinearPlusMLP(nn.Module):
         hidden = tuple(hidden_layer_sizes)
         n_linear = n_out if n_linear is None else n_linear
         if not 1 <= n_linear <= n_out:
-            raise ValueError(f"n_linear must be in [1, {n_out}]. Got {n_linear} instead.")
+            raise ValueError(
+                f"n_linear must be in [1, {n_out}]. Got {n_linear} instead."
+            )
         if any(units < 1 for units in hidden):
             raise ValueError(f"hidden_layer_sizes must be >= 1. Got {hidden} instead.")
         if not 0 <= dropout < 1:
@@ -217,7 +215,9 @@ class LinearPlusMLP(nn.Module):
                 return self.output_activation(F.linear(x, linear, self.bias))
             out, path = self.bias, F.linear(x, linear)
         if path is not None:
-            out = out + (F.pad(path, (0, self.n_out - len(linear))) if partial else path)
+            out = out + (
+                F.pad(path, (0, self.n_out - len(linear))) if partial else path
+            )
         return self.output_activation(out)
 
     def pre_activations(self, x: Tensor) -> list[Tensor]:
@@ -363,7 +363,9 @@ class TiedDecoder(nn.Module):
         return self.output_activation(out)
 
 
-def tied_decoder(encoder: LinearPlusMLP, output_activation: str = "identity") -> TiedDecoder:
+def tied_decoder(
+    encoder: LinearPlusMLP, output_activation: str = "identity"
+) -> TiedDecoder:
     """Make the decoder that shares the weights of an encoder.
 
     Parameters
@@ -396,130 +398,3 @@ def tied_decoder(encoder: LinearPlusMLP, output_activation: str = "identity") ->
             f"Got {type(encoder).__name__} instead."
         )
     return TiedDecoder(encoder, output_activation)
-
-
-NetworkSpec = nn.Module | Callable[..., nn.Module]
-
-_default_generator_lock = threading.RLock()
-
-
-@contextmanager
-def _lent_default_generator(generator: torch.Generator | None) -> Iterator[None]:
-    """Let foreign code draw from torch's global generator, seeded by ours, restored."""
-    if generator is None:
-        yield
-        return
-    seed = torch.empty((), dtype=torch.int64, device=generator.device)
-    seed.random_(0, 2**31, generator=generator)
-    lent = torch.Generator().manual_seed(int(seed))
-    with _default_generator_lock:
-        before = torch.default_generator.get_state()
-        torch.default_generator.set_state(lent.get_state())
-        try:
-            yield
-        finally:
-            torch.default_generator.set_state(before)
-
-
-def build_network(
-    spec: NetworkSpec,
-    n_in: int,
-    n_out: int,
-    *,
-    generator: torch.Generator | None = None,
-    name: str = "network",
-) -> nn.Module:
-    """Make a network from a user's module or factory and check its output width.
-
-    Parameters
-    ----------
-    spec : nn.Module or callable
-        A module is deep-copied, so it is never trained in place; its weights are kept.
-        A callable is called as ``spec(n_in, n_out)``, with ``generator=`` too if it
-        has such a parameter.
-    n_in : int
-        Number of inputs.
-    n_out : int
-        Number of outputs the network must have.
-    generator : torch.Generator or None, default=None
-        Makes the initial weights reproducible. A factory without such a parameter
-        draws from torch's global generator, which is seeded from this one meanwhile
-        and restored. None leaves that to the factory.
-    name : str, default="network"
-        Name of the parameter in error messages.
-
-    Returns
-    -------
-    network : nn.Module
-        The network, in the training or evaluation mode it came in.
-
-    Raises
-    ------
-    TypeError
-        If `spec` is no module and no callable, or the factory makes no module.
-    ValueError
-        If the network does not map (2, n_in) to (2, n_out).
-
-    See Also
-    --------
-    ConvEncoder, ConvDecoder : Factories for images.
-
-    Examples
-    --------
-    >>> from torch import nn
-    >>> from skvae._networks import build_network
-    >>> build_network(nn.Linear, 4, 2)
-    Linear(in_features=4, out_features=2, bias=True)
-    """
-    if not callable(spec):
-        raise TypeError(
-            f"The {name!r} parameter must be a torch.nn.Module or a callable "
-            f"(n_in, n_out) -> torch.nn.Module. Got {spec!r} instead."
-        )
-    is_module = isinstance(spec, nn.Module)
-    passes = not is_module and _accepts_generator(spec)
-    with _lent_default_generator(None if passes else generator):
-        if is_module:
-            network = copy.deepcopy(spec)
-        else:
-            network = spec(n_in, n_out, **({"generator": generator} if passes else {}))
-        if not isinstance(network, nn.Module):
-            raise TypeError(
-                f"The callable given as {name!r} must return a torch.nn.Module. "
-                f"Got {type(network).__name__} instead."
-            )
-        _check_width(network, n_in, n_out, name)
-    return network
-
-
-def _accepts_generator(spec: Callable[..., Any]) -> bool:
-    try:
-        parameter = inspect.signature(spec).parameters.get("generator")
-    except (TypeError, ValueError):  # some built-in callables have no signature
-        return False
-    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return parameter is not None and parameter.kind in kinds
-
-
-def _check_width(network: nn.Module, n_in: int, n_out: int, name: str) -> None:
-    """Raise unless two rows of zeros give two rows of `n_out` numbers."""
-    like = next((p for p in network.parameters() if p.is_floating_point()), None)
-    kind = {} if like is None else {"dtype": like.dtype, "device": like.device}
-    modes = [(m, m.training) for m in network.modules()]
-    network.eval()
-    try:
-        with torch.no_grad():
-            out = network(torch.zeros(2, n_in, **kind))
-    except (RuntimeError, ValueError) as error:
-        raise ValueError(
-            f"The network given as {name!r} does not take rows of {n_in} numbers: {error}"
-        ) from error
-    finally:
-        for module, training in modes:
-            module.training = training
-    got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-    if got != (2, n_out):
-        raise ValueError(
-            f"The network given as {name!r} must map an input of shape (2, {n_in}) to "
-            f"an output of shape (2, {n_out}). Got {got} instead."
-        )

@@ -98,6 +98,10 @@ class NumericColumns:
         """Draw rows from the likelihood, in the units of the training data."""
         return self.from_scaled(likelihood.draw(raw, generator).cpu().numpy())
 
+    def joined(self, parts: list[np.ndarray]) -> np.ndarray:
+        """Join blocks of restored rows."""
+        return np.concatenate(parts)
+
     def get_state(self) -> dict[str, Any]:
         """Return the learned state as plain values."""
         return dict(vars(self))

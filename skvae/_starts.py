@@ -13,6 +13,9 @@ import numpy as np
 import torch
 from sklearn.decomposition import PCA, FactorAnalysis
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
+
+from skvae.priors import MixturePrior, VampPrior
 
 MAX_ROWS = 20_000
 _MAX_CELLS = 40_000_000
@@ -60,15 +63,22 @@ def start_at_pca(module: Any, X: np.ndarray, seed: int) -> None:
         _set(decoder.in_scale, in_scale)
 
 
-def start_at_factor_analysis(module: Any, X: np.ndarray, seed: int) -> None:
+def start_at_factor_analysis(
+    module: Any, X: np.ndarray, seed: int, condition: torch.Tensor | None = None
+) -> None:
     """Set a variational module to the factor analysis of scaled rows.
 
     The loadings are rotated by the eigenvectors of W Psi^-1 W', which makes the
     exact posterior diagonal: mean (1 + l)^-1 W Psi^-1 (x - mean), variance
     (1 + l)^-1. The bound at step 0 then equals the model's log-likelihood.
+
+    With conditions c the model is x = W z + S c + e, fitted by least squares and the
+    factor analysis of what is left; the encoder does not see c and averages over it.
     """
     encoder, decoder, likelihood = module.encoder, module.decoder, module.likelihood
     k, d = encoder.linear_weight.shape[0], X.shape[1]
+    slopes, shift, spread = _condition_slopes(X, condition)
+    X = X - shift
     loadings, variance, mean = _factor_loadings(X, k, likelihood.noise, seed)
     if isinstance(likelihood.noise, str):
         likelihood.set_noise_variance(torch.as_tensor(variance))
@@ -82,15 +92,39 @@ def start_at_factor_analysis(module: Any, X: np.ndarray, seed: int) -> None:
     loadings *= np.where(signs == 0, 1, signs)[:, None]
     recognition = np.zeros((k, encoder.linear_weight.shape[1]))
     recognition[:, :d] = loadings / variance / (1 + values)[:, None]
+    log_var = -np.log1p(values)
+    if spread is not None:
+        total = loadings.T @ loadings + np.diag(variance) + spread
+        recognition[:, :d] = np.linalg.solve(total, loadings.T).T
+        left = 1 - np.einsum("kd,kd->k", recognition[:, :d], loadings)
+        log_var = np.log(np.maximum(left, 1e-4))
     back = np.zeros(tuple(decoder.linear_weight.shape))
     back[:d, :k] = loadings.T
+    if slopes is not None:
+        back[:d, k:] = slopes.T
     with torch.no_grad():
         _set(encoder.linear_weight, recognition)
         _set(encoder.bias[:k], -recognition[:, :d] @ mean)
-        _set(encoder.bias[k:], -np.log1p(values))
+        _set(encoder.bias[k:], log_var)
         _set(decoder.linear_weight, back)
         decoder.bias.zero_()
         _set(decoder.bias[:d], mean)
+
+
+def _condition_slopes(
+    X: np.ndarray, condition: torch.Tensor | None
+) -> tuple[Any, Any, Any]:
+    """Return slopes S of the rows on centred conditions, S c, and its covariance."""
+    if condition is None:
+        return None, 0.0, None
+    c = condition.double().cpu().numpy()
+    # Rows without a label sit at the average condition.
+    mean = np.nan_to_num(np.nanmean(c, axis=0))
+    centred = np.where(np.isnan(c), 0.0, c - mean)
+    slopes, *_ = np.linalg.lstsq(centred, X - X.mean(axis=0), rcond=1e-6)
+    explained = centred @ slopes
+    # The bias of the decoder is for c = 0: hand the mean condition's part to it.
+    return slopes, explained + mean @ slopes, explained.T @ explained / len(X)
 
 
 def _factor_loadings(
@@ -155,6 +189,45 @@ def start_at_means(module: Any, X: np.ndarray) -> None:
     if isinstance(bias, torch.Tensor) and bias.numel() >= len(mean):
         with torch.no_grad():
             _set(bias[: len(mean)], mean)
+
+
+def prior_is_learned(module: Any) -> bool:
+    """Tell whether the prior has something to start at."""
+    return isinstance(module.prior, (MixturePrior, VampPrior))
+
+
+def start_prior(module: Any, inputs: torch.Tensor, seed: int) -> None:
+    """Set a learned prior to the codes of training rows.
+
+    A mixture is fitted to the posterior means, widened by the mean posterior
+    variance; the pseudo-rows of a VampPrior start at training rows.
+    """
+    rng = np.random.RandomState(seed)
+    with torch.no_grad():
+        if isinstance(module.prior, VampPrior):
+            wanted = len(module.prior.pseudo_inputs)
+            chosen = rng.choice(len(inputs), wanted, replace=wanted > len(inputs))
+            module.prior.pseudo_inputs.copy_(inputs[torch.as_tensor(chosen)])
+            return
+        mean, log_var = module.posterior(inputs)
+    codes = mean.double().cpu().numpy()
+    mixture = GaussianMixture(
+        module.prior.n_mixture,
+        covariance_type="diag",
+        reg_covar=1e-3,
+        max_iter=50,
+        random_state=seed,
+    )
+    with warnings.catch_warnings():
+        # Stopped short of convergence it is still a fine place to start.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        mixture.fit(codes)
+    variance = mixture.covariances_ + torch.exp(log_var).mean(0).cpu().numpy()
+    module.prior.set_from(
+        torch.as_tensor(mixture.weights_),
+        torch.as_tensor(mixture.means_),
+        torch.as_tensor(variance),
+    )
 
 
 def _set(parameter: torch.Tensor, value: np.ndarray) -> None:

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from skvae._build import Architecture, build_module
+from skvae._build import Architecture, build_module, resolved_terms
+from skvae._conditions import Conditions
 from skvae._random import torch_generator
 from skvae._rows import NumericColumns
 from skvae._table import Container
+from skvae._table_model import TableColumns
 from skvae._training import TrainingPlan, make_net
 from skvae.objectives import Objective
 
@@ -30,19 +32,13 @@ def plain_state(estimator: Any, state: dict[str, Any]) -> dict[str, Any]:
     net = state.pop("net_", None)
     if net is None:
         return state
-    state["_columns"] = {"kind": net_kind(state["_columns"]), **_columns_state(state)}
+    columns = state["_columns"]
+    state["_columns"] = {"kind": columns.kind, "state": columns.get_state()}
     state["_container"] = state["_container"].get_state()
+    if "_conditions" in state:
+        state["_conditions"] = state["_conditions"].get_state()
     state["_net"] = net.get_plain_state()
     return state
-
-
-def net_kind(columns: Any) -> str:
-    """Return the kind of columns a state belongs to."""
-    return str(columns.kind)
-
-
-def _columns_state(state: dict[str, Any]) -> dict[str, Any]:
-    return {"state": state["_columns"].get_state()}
 
 
 def load_state(estimator: Any, state: dict[str, Any]) -> dict[str, Any]:
@@ -62,8 +58,13 @@ def load_state(estimator: Any, state: dict[str, Any]) -> dict[str, Any]:
     if stored is None:
         return state
     columns = state["_columns"]
-    state["_columns"] = NumericColumns(**columns["state"])
+    if columns["kind"] == "table":
+        state["_columns"] = TableColumns.from_state(columns["state"])
+    else:
+        state["_columns"] = NumericColumns(**columns["state"])
     state["_container"] = Container.from_state(state["_container"])
+    if "_conditions" in state:
+        state["_conditions"] = Conditions.from_state(state["_conditions"])
     state["net_"] = _rebuilt_net(type(estimator), state, stored)
     return state
 
@@ -83,7 +84,7 @@ def _rebuilt_net(kind: type, state: dict[str, Any], stored: dict[str, Any]) -> A
     vars(parameters).update(state)
     net = make_net(
         module.to(device),
-        Objective(parameters._recipe().terms),
+        Objective(resolved_terms(parameters._recipe(), state["likelihood_"])),
         TrainingPlan(**stored["plan"]),
         device=device,
         shuffle_generator=torch_generator(0),

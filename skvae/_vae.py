@@ -56,7 +56,6 @@ class VAE(BaseAutoencoder):
     %(early_stopping)s
     %(validation_fraction)s
     %(n_iter_no_change)s
-    %(tol)s
     %(warm_start)s
     %(random_state)s
     %(verbose)s
@@ -66,31 +65,18 @@ class VAE(BaseAutoencoder):
     %(encoder)s
     %(decoder)s
     %(scale)s
+    %(categorical_features)s
     %(missing_values)s
     %(device)s
     %(callbacks)s
     %(net_params)s
-    likelihood : {"auto", "gaussian", "bernoulli", "continuous_bernoulli", \
-            "poisson"}, default="auto"
-        Family of :math:`p(x \mid z)`. ``"auto"`` is bernoulli for data in {0, 1} and
-        gaussian otherwise.
-    noise : {"auto", "feature", "shared", "heteroscedastic"} or float, default="auto"
-        Scale of a gaussian likelihood: one variance a column, one for all, one that
-        depends on the code, or a fixed standard deviation in scaled units. ``"auto"``
-        is one a column.
-    beta : float, default=1.0
-        Weight of the divergence in the loss. Scores always use 1.
-    kl_warmup : float or "auto", default="auto"
-        Share of the training over which beta rises from 0, in [0, 1]. ``"auto"`` is 0
-        from a classical start and 0.1 from a random one.
-    free_bits : float, default=0.0
-        Nats a component may use at no cost.
-    n_importance_samples : int, default=1
-        Draws of the code per row while training; above 1 the importance-weighted
-        bound is maximised [2]_.
-    prior : {"normal"}, default="normal"
-        Family of :math:`p(z)`.
-    %(input_noise)s
+    %(likelihood)s
+    %(noise)s
+    %(beta)s
+    %(kl_warmup)s
+    %(free_bits)s
+    %(n_importance_samples)s
+    %(prior)s
 
     Attributes
     ----------
@@ -103,11 +89,8 @@ class VAE(BaseAutoencoder):
     noise_variance_ : ndarray of shape (n_features,)
         Variance of a gaussian likelihood, in squared units of the columns (averaged
         over the training rows where it depends on the code).
-    kl_per_component_ : ndarray of shape (n_components,)
-        Mean divergence of each component's posterior from a standard normal over the
-        training rows, in nats.
-    n_active_components_ : int
-        Components whose posterior mean has a variance above 0.01 over the rows.
+    %(kl_per_component_)s
+    %(n_active_components_)s
     %(n_features_in_)s
     %(feature_names_in_)s
     %(batch_size_)s
@@ -115,8 +98,7 @@ class VAE(BaseAutoencoder):
     %(center_)s
     %(scale_)s
     %(likelihood_)s
-    noise_ : str or float
-        Resolved `noise`.
+    %(noise_)s
     %(device_)s
 
     See Also
@@ -129,6 +111,7 @@ class VAE(BaseAutoencoder):
     .. [1] Kingma, Welling (2014). Auto-Encoding Variational Bayes. arXiv:1312.6114
     .. [2] Burda, Grosse, Salakhutdinov (2016). Importance Weighted Autoencoders.
        arXiv:1509.00519
+    .. [3] Tomczak, Welling (2018). VAE with a VampPrior. arXiv:1705.07120
 
     Examples
     --------
@@ -145,30 +128,35 @@ class VAE(BaseAutoencoder):
 
     likelihood: str = "auto"
     noise: str | float = "auto"
-    beta: float = 1.0
+    beta: float | str = "auto"
     kl_warmup: float | str = "auto"
     free_bits: float = 0.0
     n_importance_samples: int = 1
-    prior: str = "normal"
-    input_noise: float | str = "auto"
+    prior: str = "auto"
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseAutoencoder._parameter_constraints,
         "likelihood": [
             StrOptions(
-                {"auto", "gaussian", "bernoulli", "continuous_bernoulli", "poisson"}
+                {
+                    "auto",
+                    "gaussian",
+                    "bernoulli",
+                    "continuous_bernoulli",
+                    "poisson",
+                    "table",
+                }
             )
         ],
         "noise": [
             StrOptions({"auto", "feature", "shared", "heteroscedastic"}),
             Interval(Real, 0, None, closed="neither"),
         ],
-        "beta": [Interval(Real, 0, None, closed="left")],
+        "beta": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
         "kl_warmup": [Interval(Real, 0, 1, closed="both"), StrOptions({"auto"})],
         "free_bits": [Interval(Real, 0, None, closed="left")],
         "n_importance_samples": [Interval(Integral, 1, None, closed="left")],
-        "prior": [StrOptions({"normal"})],
-        "input_noise": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
+        "prior": [StrOptions({"auto", "normal", "mixture", "vamp"})],
     }
 
     def _recipe(self) -> Recipe:
@@ -179,8 +167,6 @@ class VAE(BaseAutoencoder):
         noise = "feature" if self.noise == "auto" else self.noise
         return Recipe(
             terms=(NegativeLogLikelihood(), kl),
-            corruption="gaussian",
-            corruption_level=self.input_noise,
             variational=True,
             likelihood=self.likelihood,
             noise=noise if isinstance(noise, str) else float(noise),
@@ -214,11 +200,12 @@ class VAE(BaseAutoencoder):
         mean, std = np.empty(shape, self._dtype), np.empty(shape, self._dtype)
         with self._inference():
             for part, batch in self._chunks(dataset):
-                inputs = module.encoder_input(batch["x"], batch.get("mask"))
+                inputs = module.encoder_input(**batch)
                 means, log_var = module.posterior(inputs)
                 mean[part] = means.cpu().numpy()
                 std[part] = torch.exp(0.5 * log_var).cpu().numpy()
-        return mean.astype(X.dtype, copy=False), std.astype(X.dtype, copy=False)
+        dtype = self._output_dtype(X)
+        return mean.astype(dtype, copy=False), std.astype(dtype, copy=False)
 
     def score_samples(self, X: Any, *, n_importance_samples: int = 32) -> np.ndarray:
         r"""Compute a lower bound of the log-likelihood of each row.
@@ -250,20 +237,27 @@ class VAE(BaseAutoencoder):
            eq. 8. arXiv:1509.00519
         """
         check_is_fitted(self)
-        X = self._validate(X, reset=False)
-        dataset, module = self._dataset(X), self._module
+        return self._bounds(self._validate(X, reset=False), n_importance_samples)
+
+    def _bounds(
+        self, X: Any, n_importance_samples: int, **arrays: np.ndarray
+    ) -> np.ndarray:
+        """Return the bound of each validated row, given what else it carries."""
+        arrays = {name: a.astype(self._dtype) for name, a in arrays.items()}
+        dataset, module = self._dataset(X, **arrays), self._module
         noise = self._shared_noise(n_importance_samples)
         scores = np.empty(len(dataset), dtype=self._dtype)
-        jacobian = self._to_device(self._columns.log_jacobian)
+        jacobian = None
+        if self._columns.kind == "numeric":
+            jacobian = self._to_device(self._columns.log_jacobian)
         with self._inference():
             for part, batch in self._chunks(dataset, repeats=n_importance_samples):
-                log_weights, _ = module.log_weights(
-                    batch["x"], noise, batch.get("mask")
-                )
+                log_weights, _ = module.log_weights(noise, **batch)
                 bound = log_mean_exp(log_weights)
-                seen = batch.get("mask")
-                shift = jacobian.sum() if seen is None else seen @ jacobian
-                scores[part] = (bound + shift).cpu().numpy()
+                if jacobian is not None:
+                    seen = batch.get("mask")
+                    bound += jacobian.sum() if seen is None else seen @ jacobian
+                scores[part] = bound.cpu().numpy()
         return scores
 
     def _shared_noise(self, n: int) -> torch.Tensor:
@@ -278,19 +272,21 @@ class VAE(BaseAutoencoder):
     def _finish(self, dataset: Any) -> None:
         """Diagnose the posterior over some training rows."""
         columns, module = self._columns, self._module
-        self.center_, self.scale_ = columns.center, columns.scale
+        if columns.kind == "numeric":
+            self.center_, self.scale_ = columns.center, columns.scale
         self.noise_ = self._architecture["noise"]
         rows = slice(0, min(len(dataset), _MAX_DIAGNOSED))
         batch = dataset.take(rows)
         module.eval()
-        inputs = module.encoder_input(batch["x"], batch.get("mask"))
+        inputs = module.encoder_input(**batch)
         mean, log_var = module.posterior(inputs)
         self.kl_per_component_ = normal_kl(mean, log_var).mean(0).cpu().numpy()
         self.n_active_components_ = int((mean.var(0, correction=0) > _ACTIVE).sum())
         if self.likelihood_ == "gaussian":
             likelihood = module.likelihood
             if likelihood.noise == "heteroscedastic":
-                variance = likelihood.noise_variance(module.decode(mean)).mean(0)
+                raw = module.decode(mean, module.known(batch.get("condition")))
+                variance = likelihood.noise_variance(raw).mean(0)
             else:
                 variance = likelihood.noise_variance()
             self.noise_variance_ = variance.detach().cpu().numpy() * columns.scale**2
@@ -299,7 +295,7 @@ class VAE(BaseAutoencoder):
             warnings.warn(
                 "Posterior collapse: no component of the code carries more than "
                 f"{_COLLAPSED} nats, so the codes say nothing about the rows. Lower "
-                f"beta={self.beta}, or set free_bits or kl_warmup.",
+                f"beta={self.beta!r}, or set free_bits or kl_warmup.",
                 ConvergenceWarning,
                 stacklevel=6,
             )

@@ -1,9 +1,13 @@
-"""Convolutional networks for rows that are flattened images."""
+"""Networks from factories: a user's own modules, convolutions for images."""
 
 from __future__ import annotations
 
+import copy
+import inspect
 import math
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +16,7 @@ from torch import Tensor, nn
 
 from skvae._fused import get_activation
 
-__all__ = ["ConvDecoder", "ConvEncoder", "Drawer"]
+__all__ = ["ConvDecoder", "ConvEncoder", "Drawer", "build_network"]
 
 
 class Drawer:
@@ -28,7 +32,9 @@ class Drawer:
         self.dtype, self.device = dtype, device
 
     def normal(self, shape: Sequence[int], std: float) -> nn.Parameter:
-        values = torch.empty(tuple(shape), dtype=self.dtype, device=self.generator.device)
+        values = torch.empty(
+            tuple(shape), dtype=self.dtype, device=self.generator.device
+        )
         values.normal_(0.0, std, generator=self.generator)
         return nn.Parameter(values.to(self.device or "cpu"))
 
@@ -97,7 +103,9 @@ class _Elementwise(nn.Module):
         return self.function(x)
 
 
-def _uninitialised(kind: Callable[..., nn.Module], *args: int, **kwargs: Any) -> nn.Module:
+def _uninitialised(
+    kind: Callable[..., nn.Module], *args: int, **kwargs: Any
+) -> nn.Module:
     # torch's own initialisation would draw from its global generator.
     return nn.utils.skip_init(kind, *args, **kwargs)
 
@@ -125,7 +133,7 @@ class ConvEncoder:
     Examples
     --------
     >>> import torch
-    >>> from skvae._networks import ConvEncoder
+    >>> from skvae._factories import ConvEncoder
     >>> encoder = ConvEncoder((8, 8), channels=(4,))(64, 10)
     >>> encoder(torch.zeros(3, 64)).shape
     torch.Size([3, 10])
@@ -195,7 +203,7 @@ class ConvDecoder:
     Examples
     --------
     >>> import torch
-    >>> from skvae._networks import ConvDecoder
+    >>> from skvae._factories import ConvDecoder
     >>> decoder = ConvDecoder((8, 8), channels=(4,))(10, 64)
     >>> decoder(torch.zeros(3, 10)).shape
     torch.Size([3, 64])
@@ -230,7 +238,8 @@ class ConvDecoder:
         ValueError
             If `image_shape` does not fit `n_out`.
         """
-        depth, height, width = shape = _shape(self.image_shape)
+        shape = _shape(self.image_shape)
+        height, width = shape[1:]
         pixels = height * width
         if n_out % math.prod(shape):
             _check_columns(shape, n_out)
@@ -258,3 +267,130 @@ class ConvDecoder:
                 draw.fill(up, fan_in, gain=1.0 if last else 2.0),
             ]
         return _ConvNet([*layers, nn.Flatten()], n_in, n_out)
+
+
+NetworkSpec = nn.Module | Callable[..., nn.Module]
+
+_default_generator_lock = threading.RLock()
+
+
+@contextmanager
+def _lent_default_generator(generator: torch.Generator | None) -> Iterator[None]:
+    """Let foreign code draw from torch's global generator, seeded by ours, restored."""
+    if generator is None:
+        yield
+        return
+    seed = torch.empty((), dtype=torch.int64, device=generator.device)
+    seed.random_(0, 2**31, generator=generator)
+    lent = torch.Generator().manual_seed(int(seed))
+    with _default_generator_lock:
+        before = torch.default_generator.get_state()
+        torch.default_generator.set_state(lent.get_state())
+        try:
+            yield
+        finally:
+            torch.default_generator.set_state(before)
+
+
+def build_network(
+    spec: NetworkSpec,
+    n_in: int,
+    n_out: int,
+    *,
+    generator: torch.Generator | None = None,
+    name: str = "network",
+) -> nn.Module:
+    """Make a network from a user's module or factory and check its output width.
+
+    Parameters
+    ----------
+    spec : nn.Module or callable
+        A module is deep-copied, so it is never trained in place; its weights are kept.
+        A callable is called as ``spec(n_in, n_out)``, with ``generator=`` too if it
+        has such a parameter.
+    n_in : int
+        Number of inputs.
+    n_out : int
+        Number of outputs the network must have.
+    generator : torch.Generator or None, default=None
+        Makes the initial weights reproducible. A factory without such a parameter
+        draws from torch's global generator, which is seeded from this one meanwhile
+        and restored. None leaves that to the factory.
+    name : str, default="network"
+        Name of the parameter in error messages.
+
+    Returns
+    -------
+    network : nn.Module
+        The network, in the training or evaluation mode it came in.
+
+    Raises
+    ------
+    TypeError
+        If `spec` is no module and no callable, or the factory makes no module.
+    ValueError
+        If the network does not map (2, n_in) to (2, n_out).
+
+    See Also
+    --------
+    ConvEncoder, ConvDecoder : Factories for images.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from skvae._factories import build_network
+    >>> build_network(nn.Linear, 4, 2)
+    Linear(in_features=4, out_features=2, bias=True)
+    """
+    if not callable(spec):
+        raise TypeError(
+            f"The {name!r} parameter must be a torch.nn.Module or a callable "
+            f"(n_in, n_out) -> torch.nn.Module. Got {spec!r} instead."
+        )
+    is_module = isinstance(spec, nn.Module)
+    passes = not is_module and _accepts_generator(spec)
+    with _lent_default_generator(None if passes else generator):
+        if is_module:
+            network = copy.deepcopy(spec)
+        else:
+            network = spec(n_in, n_out, **({"generator": generator} if passes else {}))
+        if not isinstance(network, nn.Module):
+            raise TypeError(
+                f"The callable given as {name!r} must return a torch.nn.Module. "
+                f"Got {type(network).__name__} instead."
+            )
+        _check_width(network, n_in, n_out, name)
+    return network
+
+
+def _accepts_generator(spec: Callable[..., Any]) -> bool:
+    try:
+        parameter = inspect.signature(spec).parameters.get("generator")
+    except (TypeError, ValueError):  # some built-in callables have no signature
+        return False
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return parameter is not None and parameter.kind in kinds
+
+
+def _check_width(network: nn.Module, n_in: int, n_out: int, name: str) -> None:
+    """Raise unless two rows of zeros give two rows of `n_out` numbers."""
+    like = next((p for p in network.parameters() if p.is_floating_point()), None)
+    kind = {} if like is None else {"dtype": like.dtype, "device": like.device}
+    modes = [(m, m.training) for m in network.modules()]
+    network.eval()
+    try:
+        with torch.no_grad():
+            out = network(torch.zeros(2, n_in, **kind))
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"The network given as {name!r} does not take rows of {n_in} numbers: {error}"
+        ) from error
+    finally:
+        for module, training in modes:
+            module.training = training
+    got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+    if got != (2, n_out):
+        raise ValueError(
+            f"The network given as {name!r} must map an input of shape (2, {n_in}) to "
+            f"an output of shape (2, {n_out}). Got {got} instead."
+        )

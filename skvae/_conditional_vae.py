@@ -1,0 +1,373 @@
+"""A variational autoencoder whose decoder is told the class or condition of a row."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from sklearn.utils import ClassifierTags, check_random_state
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
+
+from skvae._conditions import Conditions
+from skvae._docs import estimator
+from skvae._random import draw_torch_generator
+from skvae._vae import VAE
+
+
+def _has_classes(model: Any) -> bool:
+    conditions = getattr(model, "_conditions", None)
+    if conditions is not None and conditions.classes is None:
+        raise AttributeError(
+            f"{type(model).__name__} predicts classes only, and was fitted with "
+            "continuous or several conditions."
+        )
+    return True
+
+
+@estimator
+class ConditionalVAE(VAE):
+    r"""Model rows given a class, a number or several conditions.
+
+    The decoder is told the condition :math:`y` of a row, the encoder is not:
+    training maximises
+
+    .. math:: E_{q(z \mid x)}[\log p(x \mid z, y)]
+              - \beta \, KL(q(z \mid x) \,\|\, p(z))
+
+    so codes need no labels, ``transform(X)`` equals ``fit_transform(X, y)``, and
+    rows are drawn for any condition exactly, without rejection. Rows without a label
+    take part through :math:`\log \sum_y p(y) \, p(x \mid z, y)` [2]_.
+
+    Parameters
+    ----------
+    %(n_components)s
+    %(hidden_layer_sizes)s
+    %(activation)s
+    %(batch_size)s
+    %(learning_rate_init)s
+    %(max_iter)s
+    %(early_stopping)s
+    %(validation_fraction)s
+    %(n_iter_no_change)s
+    %(warm_start)s
+    %(random_state)s
+    %(verbose)s
+    %(weight_decay)s
+    %(dropout)s
+    %(init)s
+    %(encoder)s
+    %(decoder)s
+    %(scale)s
+    %(categorical_features)s
+    %(missing_values)s
+    %(device)s
+    %(callbacks)s
+    %(net_params)s
+    %(likelihood)s
+    %(noise)s
+    %(beta)s
+    %(kl_warmup)s
+    %(free_bits)s
+    %(n_importance_samples)s
+    %(prior)s
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,) or None
+        Classes seen in ``fit``; None for other conditions.
+    class_prior_ : ndarray of shape (n_classes,) or None
+        Share of each class among the labelled rows.
+    %(n_components_)s
+    %(net_)s
+    %(n_iter_)s
+    %(loss_curve_)s
+    %(validation_loss_curve_)s
+    %(best_loss_)s
+    %(noise_variance_)s
+    %(kl_per_component_)s
+    %(n_active_components_)s
+    %(n_features_in_)s
+    %(feature_names_in_)s
+    %(batch_size_)s
+    %(max_iter_)s
+    %(center_)s
+    %(scale_)s
+    %(likelihood_)s
+    %(noise_)s
+    %(device_)s
+
+    See Also
+    --------
+    VAE : Without conditions.
+
+    References
+    ----------
+    .. [1] Sohn, Lee, Yan (2015). Learning Structured Output Representation using
+       Deep Conditional Generative Models. NeurIPS.
+    .. [2] Kingma, Rezende, Mohamed, Welling (2014). Semi-Supervised Learning with
+       Deep Generative Models, section 3 (M2). arXiv:1406.5298
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from skvae import ConditionalVAE
+    >>> X, y = load_wine(return_X_y=True)
+    >>> model = ConditionalVAE(3, max_iter=50, random_state=0).fit(X, y)
+    >>> X_new, y_new = model.sample(3, y=2, random_state=0)
+    >>> X_new.shape, y_new
+    ((3, 13), array([2, 2, 2]))
+    >>> bool((model.predict(X) == y).mean() > 0.9)
+    True
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **VAE._parameter_constraints
+    }
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        # Not a classifier, but it has `predict_proba`, and for any number of classes.
+        tags.classifier_tags = ClassifierTags()
+        return tags
+
+    # -- conditions --------------------------------------------------------------------
+    @property
+    def _n_conditions(self) -> int:  # type: ignore[override]
+        return self._conditions.width
+
+    def _condition_arrays(self, y: Any, n: int, *, reset: bool) -> dict[str, Any]:
+        """Learn and write the conditions of the training rows."""
+        if y is None:
+            raise ValueError(
+                f"{type(self).__name__} requires y to be passed, but the target y is "
+                "None."
+            )
+        if reset:
+            self._conditions = Conditions.fit(y, seed=0)
+            self.classes_ = self._conditions.classes
+            self.class_prior_ = self._conditions.class_prior
+        condition = self._conditions.encode(y)
+        check_consistent_length(np.empty(n), condition)
+        if reset:
+            self._mean_condition = np.nanmean(condition, axis=0)
+        self._has_unlabelled = bool(np.isnan(condition).any())
+        return {"condition": condition}
+
+    def _prepare(self, module: Any) -> None:
+        """Tell the module the shares of the classes if rows lack a label."""
+        module.class_log_prior = None
+        if self._has_unlabelled and self.class_prior_ is not None:
+            module.class_log_prior = torch.log(torch.as_tensor(self.class_prior_))
+
+    def _condition_of(self, y: Any, n: int) -> np.ndarray:
+        """Write the conditions asked for, one or one for each of n rows."""
+        frame = hasattr(y, "columns")
+        many = frame or (np.ndim(y) > 0 and not isinstance(y, (str, bytes)))
+        rows = y if many else np.asarray([y] * n)
+        condition = self._conditions.encode(rows)
+        if len(condition) != n:
+            raise ValueError(
+                f"Found input variables with inconsistent numbers of samples: "
+                f"[{n}, {len(condition)}]"
+            )
+        if np.isnan(condition).any():
+            raise ValueError("y contains unlabelled rows; give a label for each.")
+        return condition
+
+    # -- drawing and decoding ----------------------------------------------------------
+    def sample(  # type: ignore[override]
+        self, n_samples: int = 1, y: Any = None, random_state: Any = None
+    ) -> tuple[Any, Any]:
+        """Draw new rows, for given conditions or for conditions as in training.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Rows to draw.
+        y : scalar, array-like or DataFrame, default=None
+            Condition of all rows, or of each; None draws conditions from those of the
+            training rows.
+        random_state : int, RandomState instance or None, default=None
+            Seeds the draw; an int gives the same rows at every call.
+
+        Returns
+        -------
+        X : ndarray or DataFrame of shape (n_samples, n_features)
+            Rows in the units, and the container, seen in `fit`.
+        y : ndarray or DataFrame of shape (n_samples,) or (n_samples, n_conditions)
+            Their conditions.
+
+        Raises
+        ------
+        ValueError
+            If a label is not among `classes_`.
+        """
+        check_is_fitted(self)
+        if not isinstance(n_samples, Integral) or n_samples < 1:
+            raise ValueError(f"n_samples must be an integer >= 1. Got {n_samples!r}.")
+        n = int(n_samples)
+        rng = check_random_state(random_state)
+        if y is None:
+            y = self._conditions.draw(n, rng)
+        elif not hasattr(y, "columns") and np.ndim(y) == 0:
+            y = np.asarray([y] * n)
+        condition = self._to_device(self._condition_of(y, n))
+        generator = draw_torch_generator(rng, condition.device)
+        with self._inference():
+            z = self._draw_codes(n, generator)
+            rows = self._draw_rows(torch.cat([z, condition], 1), generator)
+        return self._restored(rows), y
+
+    def inverse_transform(self, X: Any, y: Any = None) -> Any:
+        """Decode codes into rows of given conditions.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_components)
+            Codes.
+        y : scalar, array-like or DataFrame, default=None
+            Condition of all rows, or of each. None is the average condition of the
+            training rows.
+
+        Returns
+        -------
+        X_original : ndarray or DataFrame of shape (n_samples, n_features)
+            Rows in the units, and the container, seen in `fit`.
+        """
+        check_is_fitted(self)
+        Z = self._validate_codes(X)
+        if y is None:
+            condition = np.repeat(self._mean_condition[None], len(Z), axis=0)
+        else:
+            condition = self._condition_of(y, len(Z))
+        return self._restored(self._decode_points(np.concatenate([Z, condition], 1)))
+
+    def reconstruct(self, X: Any, y: Any = None) -> Any:
+        """Encode rows and decode their codes, under another condition if asked for.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, DataFrame} of shape (n_samples, n_features)
+            Rows in the units seen in `fit`.
+        y : scalar, array-like or DataFrame, default=None
+            Condition to decode with: what the rows would be like under it. None is
+            the most probable class of each row, or the average of other conditions.
+
+        Returns
+        -------
+        X_reconstructed : ndarray or DataFrame of shape (n_samples, n_features)
+            Deterministic reconstructions.
+        """
+        if y is None and getattr(self, "classes_", None) is not None:
+            y = self.predict(X)
+        return self.inverse_transform(self._encode_rows(X), y)
+
+    # -- scores and classes ------------------------------------------------------------
+    def score_samples(  # type: ignore[override]
+        self, X: Any, y: Any = None, *, n_importance_samples: int = 32
+    ) -> np.ndarray:
+        """Compute a lower bound of the log-likelihood of each row.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, DataFrame} of shape (n_samples, n_features)
+            Rows in the units seen in `fit`.
+        y : array-like or DataFrame, default=None
+            Conditions of the rows: the bound is of log p(x | y). None averages over
+            the classes by their shares, for a bound of log p(x), or takes the average
+            of other conditions.
+        n_importance_samples : int, default=32
+            Draws of the code per row.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,)
+            Nats per row in the units of the data.
+        """
+        check_is_fitted(self)
+        X = self._validate(X, reset=False)
+        if y is None and self.classes_ is not None:
+            joint = self._class_bounds(X, n_importance_samples)
+            return np.logaddexp.reduce(joint, axis=1)
+        n = X.shape[0]
+        if y is None:
+            condition = np.repeat(self._mean_condition[None], n, axis=0)
+        else:
+            condition = self._condition_of(y, n)
+        return self._bounds(X, n_importance_samples, condition=condition)
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Compute the mean of `score_samples` over rows; higher is better.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, DataFrame} of shape (n_samples, n_features)
+            Rows in the units seen in `fit`.
+        y : array-like or DataFrame, default=None
+            Conditions of the rows.
+
+        Returns
+        -------
+        score : float
+            Nats per row.
+        """
+        return float(np.mean(self.score_samples(X, y)))
+
+    def _class_bounds(self, X: Any, n_importance_samples: int) -> np.ndarray:
+        """Return bounds of log p(x, y) for each row and class."""
+        assert self.class_prior_ is not None
+        with np.errstate(divide="ignore"):
+            log_prior = np.log(self.class_prior_)
+        n, classes = X.shape[0], len(log_prior)
+        bounds = np.empty((n, classes))
+        for c, one_hot in enumerate(np.eye(classes)):
+            condition = np.repeat(one_hot[None], n, axis=0)
+            bounds[:, c] = self._bounds(X, n_importance_samples, condition=condition)
+        return bounds + log_prior
+
+    @available_if(_has_classes)
+    def predict_proba(self, X: Any) -> np.ndarray:
+        r"""Compute the probability of each class by Bayes' rule.
+
+        .. math:: p(y \mid x) \propto p(y) \, p(x \mid y)
+
+        with a bound in place of each :math:`\log p(x \mid y)`; no further network
+        takes part.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, DataFrame} of shape (n_samples, n_features)
+            Rows in the units seen in `fit`.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_samples, n_classes)
+            Columns in the order of `classes_`.
+        """
+        check_is_fitted(self)
+        bounds = self._class_bounds(self._validate(X, reset=False), 32)
+        bounds -= bounds.max(axis=1, keepdims=True)
+        weights = np.exp(bounds)
+        return weights / weights.sum(axis=1, keepdims=True)
+
+    @available_if(_has_classes)
+    def predict(self, X: Any) -> np.ndarray:
+        """Predict the most probable class of each row.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, DataFrame} of shape (n_samples, n_features)
+            Rows in the units seen in `fit`.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,)
+            Classes.
+        """
+        probabilities = self.predict_proba(X)
+        return self.classes_[probabilities.argmax(axis=1)]
+

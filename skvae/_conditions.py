@@ -1,0 +1,253 @@
+"""What a conditional model is told of a row: classes, numbers, or several columns.
+
+A `Conditions` object learns how to write conditions as numbers - classes one-hot,
+continuous values standardised - and how to give them back. Its state is plain.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils.multiclass import type_of_target
+from sklearn.utils.validation import column_or_1d
+
+from skvae._table import Container, has_missing
+
+_MAX_KEPT = 10_000
+# Whole numbers with more values than this count as continuous in a table of conditions.
+_MAX_LEVELS = 20
+
+
+class ConditionColumn:
+    """One condition: its classes, or its mean and standard deviation.
+
+    Parameters
+    ----------
+    name : str
+        Name used in messages.
+    classes : ndarray or None
+        Sorted classes; None for a continuous condition.
+    mean, sd : float
+        Of a continuous condition.
+    """
+
+    def __init__(
+        self, name: str, classes: np.ndarray | None, mean: float = 0.0, sd: float = 1.0
+    ):
+        self.name = name
+        self.classes = classes
+        self.mean = mean
+        self.sd = sd
+
+    @classmethod
+    def fit(cls, values: np.ndarray, name: str, *, as_classes: bool) -> ConditionColumn:
+        """Learn a condition from known values."""
+        if as_classes:
+            return cls(name, np.unique(values))
+        numbers = values.astype(np.float64)
+        sd = float(numbers.std())
+        return cls(name, None, float(numbers.mean()), sd if sd > 0 else 1.0)
+
+    @property
+    def width(self) -> int:
+        """Numbers the condition is written as."""
+        return 1 if self.classes is None else len(self.classes)
+
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        """Write values as numbers; unknown classes are refused."""
+        if self.classes is None:
+            numbers = np.asarray(values, dtype=np.float64)
+            return ((numbers - self.mean) / self.sd)[:, None]
+        codes = np.minimum(
+            np.searchsorted(self.classes, values), len(self.classes) - 1
+        )
+        unseen = self.classes[codes] != values
+        if np.any(unseen):
+            raise ValueError(
+                f"{self.name} contains previously unseen labels: "
+                f"{np.unique(np.asarray(values)[unseen]).tolist()}. Known labels are "
+                f"{self.classes.tolist()}."
+            )
+        return np.eye(len(self.classes))[codes]
+
+
+class Conditions:
+    """The conditions of a model, one or several columns.
+
+    Parameters
+    ----------
+    columns : list of ConditionColumn
+        One for each condition.
+    kept : list of ndarray
+        Values of training rows, which `draw` draws from.
+    class_prior : ndarray or None
+        Share of each class, for a single condition of classes.
+    is_table : bool
+        Whether conditions came as a table.
+    names : list of str or None
+        Column names of a table.
+    """
+
+    def __init__(
+        self,
+        columns: list[ConditionColumn],
+        kept: list[np.ndarray],
+        class_prior: np.ndarray | None,
+        is_table: bool,
+        names: list[str] | None,
+    ):
+        self.columns = columns
+        self.kept = kept
+        self.class_prior = class_prior
+        self.is_table = is_table
+        self.names = names
+
+    @classmethod
+    def fit(cls, y: Any, seed: int) -> Conditions:
+        """Learn the conditions of training rows."""
+        arrays, names, is_table = _columns_of(y)
+        if not is_table:
+            values, unlabelled = split_unlabelled(arrays[0])
+            known = values[~unlabelled]
+            if not len(known):
+                raise ValueError("y has no labelled row: at least one is needed.")
+            target = type_of_target(known, raise_unknown=True, input_name="y")
+            column = ConditionColumn.fit(
+                known, "y", as_classes=not target.startswith("continuous")
+            )
+            if column.classes is None and unlabelled.any():
+                raise ValueError("Input y contains NaN.")
+            prior = None
+            if column.classes is not None:
+                prior = column.encode(known).mean(axis=0)
+            columns, arrays = [column], [known]
+        else:
+            assert names is not None
+            columns = [
+                ConditionColumn.fit(a, f"y[{n!r}]", as_classes=_is_classes(a))
+                for a, n in zip(arrays, names, strict=True)
+            ]
+            prior = None
+        n = len(arrays[0])
+        rows: Any = slice(None)
+        if n > _MAX_KEPT:
+            rows = np.random.RandomState(seed).choice(n, _MAX_KEPT, replace=False)
+        kept = [a[rows] for a in arrays]
+        return cls(columns, kept, prior, is_table, names)
+
+    @property
+    def width(self) -> int:
+        """Numbers the conditions are written as."""
+        return sum(c.width for c in self.columns)
+
+    @property
+    def classes(self) -> np.ndarray | None:
+        """Classes of a single condition of classes."""
+        return None if self.is_table else self.columns[0].classes
+
+    def encode(self, y: Any) -> np.ndarray:
+        """Write conditions as numbers; unlabelled rows are NaN throughout."""
+        arrays, _, is_table = _columns_of(y)
+        if is_table != self.is_table or len(arrays) != len(self.columns):
+            raise ValueError(
+                f"y has {len(arrays)} condition columns, but the model was fitted with "
+                f"{len(self.columns)}."
+            )
+        if is_table:
+            parts = [c.encode(a) for c, a in zip(self.columns, arrays, strict=True)]
+            return np.concatenate(parts, axis=1)
+        column = self.columns[0]
+        if column.classes is None:
+            return column.encode(arrays[0])
+        values, unlabelled = split_unlabelled(arrays[0], column.classes)
+        out = np.full((len(values), self.width), np.nan)
+        out[~unlabelled] = column.encode(values[~unlabelled])
+        return out
+
+    def draw(self, n: int, rng: np.random.RandomState) -> Any:
+        """Draw the conditions of n rows from those of the training rows."""
+        if self.class_prior is not None:
+            classes = self.columns[0].classes
+            assert classes is not None
+            return classes[rng.choice(len(classes), n, p=self.class_prior)]
+        rows = rng.randint(len(self.kept[0]), size=n)
+        if not self.is_table:
+            return self.kept[0][rows]
+        table = np.empty((n, len(self.kept)), dtype=np.result_type(*self.kept))
+        if table.dtype.kind in "US":
+            table = table.astype(object)
+        for j, values in enumerate(self.kept):
+            table[:, j] = values[rows]
+        return table
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the learned state as plain values."""
+        return {**vars(self), "columns": [dict(vars(c)) for c in self.columns]}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Conditions:
+        """Make the conditions from plain values."""
+        columns = [ConditionColumn(**c) for c in state["columns"]]
+        return cls(**{**state, "columns": columns})
+
+
+def split_unlabelled(
+    values: np.ndarray, classes: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tell labelled rows from unlabelled ones: NaN, None, or -1 beside other labels.
+
+    -1 marks a row without a label, as in `sklearn.semi_supervised`, unless it is one of
+    only two values: then it is a class like the other.
+    """
+    values = np.asarray(values)
+    if values.dtype.kind == "O":
+        missing = np.array([v is None or v != v for v in values])
+        if missing.any():
+            known = np.array(values[~missing].tolist())
+            filled = np.empty(len(values), dtype=known.dtype)
+            filled[~missing] = known
+            values = filled
+        return values, missing
+    if values.dtype.kind == "f":
+        missing = np.isnan(values)
+        known = values[~missing]
+        if missing.any() and np.all(known == np.round(known)):
+            whole = np.full(len(values), -1, dtype=np.int64)
+            whole[~missing] = known.astype(np.int64)
+            return whole, missing
+        return values, missing
+    if values.dtype.kind != "i":
+        return values, np.zeros(len(values), dtype=bool)
+    marked = values == -1
+    others = np.unique(values[~marked]) if classes is None else classes
+    if classes is not None and -1 in classes:
+        return values, np.zeros(len(values), dtype=bool)
+    if classes is None and (len(others) < 2 or others.min() < 0):
+        return values, np.zeros(len(values), dtype=bool)
+    return values, marked
+
+
+def _columns_of(y: Any) -> tuple[list[np.ndarray], list[str] | None, bool]:
+    """Return the condition columns of `y`, their names, and whether it is a table."""
+    if Container.of(y).is_frame:
+        if has_missing(y):
+            raise ValueError("Input y contains NaN: a table of conditions is complete.")
+        names = list(y.columns)
+        return [np.asarray(y[name]) for name in names], names, True
+    array = np.asarray(y)
+    if array.ndim == 2 and array.shape[1] > 1:
+        names = [str(j) for j in range(array.shape[1])]
+        return [_narrow(array[:, j]) for j in range(array.shape[1])], names, True
+    return [column_or_1d(array, warn=True)], None, False
+
+
+def _narrow(values: np.ndarray) -> np.ndarray:
+    return np.array(values.tolist()) if values.dtype.kind == "O" else values
+
+
+def _is_classes(values: np.ndarray) -> bool:
+    if values.dtype.kind not in "iuf":
+        return True
+    whole = bool(np.all(values == np.round(values)))
+    return whole and len(np.unique(values)) <= _MAX_LEVELS

@@ -1,0 +1,434 @@
+"""Tables in a network: codes in, one block of categorical heads out.
+
+Each column of a table is a categorical variable over its codes (levels, repeated
+values, quantile bins, "missing"). The encoder sees every column's normal score, an
+embedding of its code, and where the row lies in a mixture fitted beforehand; the
+decoder gives one block of logits that holds the heads of all columns.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from skvae._networks import LinearPlusMLP
+from skvae._table import TableCodec, concat_rows
+from skvae.likelihoods import Likelihood
+
+_EMBEDDING = 4
+
+
+class TableColumns:
+    """A fitted table codec in the role of `NumericColumns`.
+
+    Parameters
+    ----------
+    codec : TableCodec
+        Fitted codec.
+    """
+
+    kind = "table"
+    has_missing = False
+    tolerates_missing = True
+    low = high = None
+
+    def __init__(self, codec: TableCodec):
+        self.codec = codec
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the learned state as plain values."""
+        return {"codec": self.codec.get_state()}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> TableColumns:
+        """Make the columns from plain values."""
+        return cls(TableCodec.from_state(state["codec"]))
+
+    def to_rows(self, X: Any, dtype: Any) -> dict[str, np.ndarray]:
+        """Return the codes and normal scores of rows."""
+        codes = self.codec.encode(X).astype(np.int64)
+        return {"x": codes, "values": self.codec.encode_values(X).astype(dtype)}
+
+    def point(self, likelihood: Any, raw: Tensor) -> Any:
+        """Return the mode of categories and the median of numbers."""
+        probabilities = likelihood.mean(raw).double().cpu().numpy()
+        return self.codec.decode_point(probabilities)
+
+    def joined(self, parts: list[Any]) -> Any:
+        """Join blocks of restored rows."""
+        return concat_rows(parts)
+
+    def draw(self, likelihood: Any, raw: Tensor, generator: torch.Generator) -> Any:
+        """Draw rows from the heads; bins and rare levels by a uniform rank."""
+        codes = likelihood.draw(raw, generator).cpu().numpy()
+        seed = torch.randint(
+            2**31 - 1, (), generator=generator, device=generator.device
+        )
+        return self.codec.decode(codes, np.random.default_rng(int(seed)))
+
+
+class TableFeatures(nn.Module):
+    """What the encoder sees of coded rows.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Codes of each column.
+    n_mixture, n_components : int
+        Components of the mixture, and of the code.
+    """
+
+    offsets: Tensor
+    code_values: Tensor
+    log_probs: Tensor
+    log_weights: Tensor
+    positions: Tensor
+
+    def __init__(self, sizes: Any, n_mixture: int, n_components: int):
+        super().__init__()
+        sizes = np.asarray(sizes, dtype=np.int64)
+        total = int(sizes.sum())
+        offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+        self.register_buffer("offsets", torch.as_tensor(offsets))
+        self.register_buffer("code_values", torch.zeros(total + 1))
+        # The last row stands for a cell that is not known: it says nothing.
+        self.register_buffer("log_probs", torch.zeros(total + 1, n_mixture))
+        self.register_buffer("log_weights", torch.zeros(n_mixture))
+        self.register_buffer("positions", torch.zeros(n_mixture, n_components))
+        self.embedding = nn.Parameter(torch.zeros(total, _EMBEDDING))
+        self.n_columns = len(sizes)
+        self.n_components = n_components
+        self.n_out = len(sizes) * (1 + _EMBEDDING) + n_components
+
+    def index(self, codes: Tensor) -> Tensor:
+        """Return where codes stand in the concatenated list of codes."""
+        return torch.where(codes < 0, len(self.code_values) - 1, codes + self.offsets)
+
+    def responsibilities(self, codes: Tensor) -> Tensor:
+        """Return the posterior weights of the mixture's components."""
+        joint = nn.functional.embedding_bag(
+            self.index(codes), self.log_probs, mode="sum"
+        )
+        return torch.softmax(joint + self.log_weights, dim=-1)
+
+    def forward(
+        self,
+        codes: Tensor,
+        values: Tensor | None = None,
+        corruption: Any = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Return the encoder's input, of corrupted codes where asked for."""
+        if corruption is not None:
+            changed = corruption(codes, generator)
+            if values is not None:
+                levels = self.code_values[self.index(changed)]
+                values = torch.where(changed == codes, values, levels)
+            codes = changed
+        index = self.index(codes)
+        if values is None:
+            values = self.code_values[index]
+        padded = nn.functional.pad(self.embedding, (0, 0, 0, 1))
+        embedded = nn.functional.embedding(index, padded).flatten(1)
+        start = self.responsibilities(codes) @ self.positions
+        return torch.cat([start, values.to(start.dtype), embedded], dim=-1)
+
+
+class _TableLogProb(torch.autograd.Function):
+    """Sum over columns of the log-softmax at each column's code, as one node."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, raw: Tensor, index: Tensor, known: Tensor | None, member: Tensor
+    ) -> Tensor:
+        highest = raw.amax(dim=-1, keepdim=True)
+        # A head 80 nats below another one in the same row still does not underflow.
+        powers = torch.exp((raw - highest).clamp_min_(-80.0))
+        sums = powers @ member
+        cells = raw.gather(-1, index) - torch.log(sums) - highest
+        if known is not None:
+            cells = cells * known
+        ctx.save_for_backward(powers, sums, index, member, known)
+        return cells.sum(dim=-1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple:  # type: ignore[override]
+        powers, sums, index, member, known = ctx.saved_tensors
+        share = grad.unsqueeze(-1) if known is None else grad.unsqueeze(-1) * known
+        share = share.expand(sums.shape)
+        gradient = (share / sums) @ member.t()
+        gradient.mul_(powers).neg_()
+        gradient.scatter_add_(-1, index, share.contiguous())
+        return gradient, None, None, None
+
+
+class TableLikelihood(Likelihood):
+    r"""Categorical likelihood of every column, evaluated as one block.
+
+    .. math:: \log p(x \mid z) = \sum_j \log \mathrm{softmax}(r_j(z))_{x_j}
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Codes of each column.
+    """
+
+    offsets: Tensor
+    member: Tensor
+
+    def __init__(self, sizes: Any):
+        sizes = np.asarray(sizes, dtype=np.int64)
+        super().__init__(len(sizes))
+        self.n_outputs = int(sizes.sum())
+        offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+        self.register_buffer("offsets", torch.as_tensor(offsets))
+        member = np.repeat(np.eye(len(sizes)), sizes, axis=0)
+        self.register_buffer("member", torch.as_tensor(member, dtype=torch.float32))
+
+    def log_prob(self, x: Tensor, raw: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Compute log p(x | z) of each row, in nats over the codes.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n_rows, n_columns)
+            Codes; -1 is a cell that is not known and left out.
+        raw : Tensor of shape (..., n_rows, n_outputs)
+            Logits.
+        mask : None
+            Unused: codes say themselves what is not known.
+
+        Returns
+        -------
+        log_prob : Tensor of shape (..., n_rows)
+            Nats per row.
+        """
+        unknown = x < 0
+        known = (~unknown).to(raw.dtype) if bool(unknown.any()) else None
+        index = x.clamp_min(0) + self.offsets
+        index = index.expand(*raw.shape[:-1], index.shape[-1])
+        if known is not None:
+            known = known.expand(index.shape)
+        return _TableLogProb.apply(raw, index, known, self.member.to(raw.dtype))
+
+    def log_prob_columns(self, x: Tensor, raw: Tensor) -> Tensor:
+        """Compute log p(x_j | z) of each cell, in nats; see `log_prob`."""
+        highest = raw.amax(dim=-1, keepdim=True)
+        powers = torch.exp((raw - highest).clamp_min(-80.0))
+        normaliser = torch.log(powers @ self.member.to(raw.dtype)) + highest
+        index = (x.clamp_min(0) + self.offsets).expand(*raw.shape[:-1], x.shape[-1])
+        return (raw.gather(-1, index) - normaliser) * (x >= 0)
+
+    def mean(self, raw: Tensor) -> Tensor:
+        """Compute the probability of every code of every column.
+
+        Parameters
+        ----------
+        raw : Tensor of shape (..., n_rows, n_outputs)
+            Logits.
+
+        Returns
+        -------
+        probabilities : Tensor of shape (..., n_rows, n_outputs)
+            They sum to one over the codes of each column.
+        """
+        highest = raw.amax(dim=-1, keepdim=True)
+        powers = torch.exp((raw - highest).clamp_min(-80.0))
+        member = self.member.to(raw.dtype)
+        return powers / ((powers @ member) @ member.t())
+
+    def mode(self, raw: Tensor) -> Tensor:
+        """Compute the most probable code of each column.
+
+        Parameters
+        ----------
+        raw : Tensor of shape (..., n_rows, n_outputs)
+            Logits.
+
+        Returns
+        -------
+        codes : Tensor of shape (..., n_rows, n_columns)
+            Codes.
+        """
+        sizes = self.member.sum(0).long().tolist()
+        return torch.stack([r.argmax(-1) for r in raw.split(sizes, dim=-1)], dim=-1)
+
+    def draw(self, raw: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw a code for each column.
+
+        Parameters
+        ----------
+        raw : Tensor of shape (n_rows, n_outputs)
+            Logits.
+        generator : torch.Generator
+            Source of randomness.
+
+        Returns
+        -------
+        codes : Tensor of shape (n_rows, n_columns)
+            Codes.
+        """
+        # All heads share one running sum; a uniform rank in a head's part finds its code.
+        running = self.mean(raw).double().cumsum(dim=-1)
+        ends = self.offsets + self.member.sum(0).long()
+        last = running[..., ends - 1]
+        first = torch.cat([torch.zeros_like(last[..., :1]), last[..., :-1]], dim=-1)
+        rank = torch.empty_like(last).uniform_(generator=generator)
+        found = torch.searchsorted(running, first + rank * (last - first), right=True)
+        return torch.minimum(torch.maximum(found, self.offsets), ends - 1) - self.offsets
+
+
+class TableDecoder(nn.Module):
+    """Linear path plus an MLP whose logits neighbouring bins share.
+
+    Parameters
+    ----------
+    n_in, n_out : int
+        Width of the code and of the block of logits.
+    hidden_layer_sizes : tuple of int
+        Hidden units.
+    activation : str
+        Activation of the hidden units.
+    bin_runs : sequence of sequence of int
+        Positions, in the block of logits, of bins that are neighbours.
+    width : float
+        Standard deviation of the smoothing, in bins; 0 is none.
+    """
+
+    place: Tensor
+    kernel: Tensor
+
+    def __init__(
+        self,
+        n_in: int,
+        n_out: int,
+        hidden_layer_sizes: tuple[int, ...],
+        activation: str,
+        *,
+        bin_runs: Any = (),
+        width: float = 3.0,
+        dropout: float = 0.0,
+        generator: torch.Generator | None = None,
+        dtype: Any = None,
+    ):
+        super().__init__()
+        self.linear = LinearPlusMLP(
+            n_in, n_out, (), activation, generator=generator, dtype=dtype
+        )
+        self.mlp = LinearPlusMLP(
+            n_in,
+            n_out,
+            hidden_layer_sizes,
+            activation,
+            linear=False,
+            dropout=dropout,
+            generator=generator,
+            dtype=dtype,
+        )
+        place, kernel = _smoothing([np.asarray(r) for r in bin_runs], width)
+        self.register_buffer("place", torch.as_tensor(place))
+        self.register_buffer("kernel", torch.as_tensor(kernel, dtype=dtype))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return the block of logits."""
+        free = self.mlp(z)
+        if len(self.place):
+            leading = free.shape[:-1]
+            flat = free.reshape(-1, free.shape[-1])
+            # One spare column takes what the padding of short runs writes.
+            wide = nn.functional.pad(flat, (0, 1))
+            runs = wide[:, self.place].transpose(0, 1)
+            smooth = torch.bmm(runs, self.kernel).transpose(0, 1)
+            wide = wide.index_put(
+                (torch.arange(len(flat), device=flat.device)[:, None, None], self.place),
+                smooth,
+            )
+            free = wide[:, :-1].reshape(*leading, -1)
+        return self.linear(z) + free
+
+
+def _smoothing(runs: list[np.ndarray], width: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return positions (n_runs, length) and kernels (n_runs, length, length)."""
+    runs = [r for r in runs if len(r) > 1] if width > 0 else []
+    longest = max((len(r) for r in runs), default=0)
+    place = np.full((len(runs), longest), -1, dtype=np.int64)
+    kernel = np.zeros((len(runs), longest, longest))
+    for i, run in enumerate(runs):
+        m = len(run)
+        place[i, :m] = run
+        distance = np.subtract.outer(np.arange(m), np.arange(m))
+        weights = np.exp(-0.5 * (distance / width) ** 2)
+        kernel[i, :m, :m] = weights / weights.sum(axis=0)
+    return place, kernel
+
+
+def start_at_mixture(
+    module: Any,
+    log_weights: np.ndarray,
+    log_probs: np.ndarray,
+    frequencies: np.ndarray,
+    code_values: np.ndarray,
+    spread: float,
+) -> None:
+    """Set a table module to a mixture of factorised components.
+
+    The components' log-probabilities are factored by a weighted singular value
+    decomposition: component k sits at position Z_k of the code space and the linear
+    path of the decoder maps Z_k to its logits. A row is encoded at the mean position
+    under its responsibilities.
+
+    Parameters
+    ----------
+    module : AutoencoderModule
+        Module with table features.
+    log_weights : ndarray of shape (n_mixture,)
+        Log-weights of the components.
+    log_probs : ndarray of shape (n_codes, n_mixture)
+        Log-probabilities of each code under each component.
+    frequencies : ndarray of shape (n_codes,)
+        Share of each code in its column.
+    code_values : ndarray of shape (n_codes,)
+        Normal score of each code.
+    spread : float
+        Standard deviation of a row's posterior, and of a component of the prior.
+    """
+    features, encoder, decoder = module.features, module.encoder, module.decoder
+    k = features.n_components
+    weights = np.exp(log_weights - np.logaddexp.reduce(log_weights))
+    base = log_probs @ weights
+    importance = np.sqrt(np.maximum(frequencies, 1e-6))[:, None] * np.sqrt(weights)
+    left, values, right = np.linalg.svd(
+        importance * (log_probs - base[:, None]), full_matrices=False
+    )
+    rank = min(k, len(values))
+    positions = np.zeros((len(weights), k))
+    # Weighted unit variance of the positions along each component.
+    positions[:, :rank] = right[:rank].T / np.sqrt(np.maximum(weights, 1e-12))[:, None]
+    slopes = np.zeros((len(base), k))
+    slopes[:, :rank] = (
+        left[:, :rank] * values[:rank] / np.sqrt(np.maximum(frequencies, 1e-6))[:, None]
+    )
+    with torch.no_grad():
+        _set(features.log_probs[:-1], log_probs)
+        _set(features.log_weights, log_weights)
+        _set(features.positions, positions)
+        _set(features.code_values[:-1], code_values)
+        encoder.linear_weight.zero_()
+        _set(encoder.linear_weight[:, :k], np.eye(k))
+        encoder.bias.zero_()
+        if encoder.n_out == 2 * k:
+            encoder.bias[k:] = 2 * float(np.log(spread))
+        _set(decoder.linear.linear_weight[:, :k], slopes)
+        _set(decoder.linear.bias, base)
+    if hasattr(module.prior, "set_from"):
+        module.prior.set_from(
+            torch.as_tensor(weights),
+            torch.as_tensor(positions),
+            torch.full(positions.shape, spread**2, dtype=torch.float64),
+        )
+
+
+def _set(parameter: Tensor, value: np.ndarray) -> None:
+    parameter.copy_(torch.as_tensor(np.asarray(value), dtype=parameter.dtype))
