@@ -21,6 +21,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from skvae._compat import HasMethods, Interval, StrOptions, fit_context
 from skvae._docs import estimator
 from skvae._fitting import Fitting
+from skvae._latent import LatentMixin
 from skvae._random import draw_torch_generator
 from skvae._rows import RowDataset
 from skvae._state import load_state, plain_state
@@ -93,6 +94,7 @@ class Recipe:
 
 @estimator
 class BaseAutoencoder(
+    LatentMixin,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
     CallbackSupportMixin,

@@ -163,6 +163,9 @@ class ConditionalVAE(VAE):
         if self._has_unlabelled and self.class_prior_ is not None:
             module.class_log_prior = torch.log(torch.as_tensor(self.class_prior_))
 
+    def _usual_condition(self, n: int) -> torch.Tensor:
+        return self._to_device(np.repeat(self._mean_condition[None], n, axis=0))
+
     def _condition_of(self, y: Any, n: int) -> np.ndarray:
         """Write the conditions asked for, one or one for each of n rows."""
         frame = hasattr(y, "columns")

@@ -47,7 +47,7 @@ class Drawer:
     def zeros(self, *shape: int) -> nn.Parameter:
         return nn.Parameter(torch.zeros(shape, dtype=self.dtype, device=self.device))
 
-    def fill(self, layer: nn.Module, fan_in: int, gain: float = 2.0) -> nn.Module:
+    def fill(self, layer: Any, fan_in: int, gain: float = 2.0) -> nn.Module:
         """Draw the weight of an uninitialised layer, set its bias to zero."""
         layer.weight = self.normal(layer.weight.shape, math.sqrt(gain / fan_in))
         layer.bias = self.zeros(*layer.bias.shape)
@@ -375,15 +375,17 @@ def _accepts_generator(spec: Callable[..., Any]) -> bool:
 def _check_width(network: nn.Module, n_in: int, n_out: int, name: str) -> None:
     """Raise unless two rows of zeros give two rows of `n_out` numbers."""
     like = next((p for p in network.parameters() if p.is_floating_point()), None)
-    kind = {} if like is None else {"dtype": like.dtype, "device": like.device}
+    zeros = torch.zeros(2, n_in)
+    zeros = zeros if like is None else zeros.to(like.device, like.dtype)
     modes = [(m, m.training) for m in network.modules()]
     network.eval()
     try:
         with torch.no_grad():
-            out = network(torch.zeros(2, n_in, **kind))
+            out = network(zeros)
     except (RuntimeError, ValueError) as error:
         raise ValueError(
-            f"The network given as {name!r} does not take rows of {n_in} numbers: {error}"
+            f"The network given as {name!r} does not take rows of {n_in} numbers: "
+            f"{error}"
         ) from error
     finally:
         for module, training in modes:

@@ -120,8 +120,9 @@ class FlatParameters:
             if p.grad is not grad:
                 p.grad = grad
         for net in self._module.modules():
-            if hasattr(net, "bind_gradients"):
-                net.bind_gradients()
+            bind = getattr(net, "bind_gradients", None)
+            if callable(bind):
+                bind()
 
     def unbind(self) -> None:
         """Turn the fused pass off: gradients come from plain autograd.
@@ -129,8 +130,9 @@ class FlatParameters:
         The ``.grad`` views stay, autograd adds to them in place.
         """
         for net in self._module.modules():
-            if hasattr(net, "unbind_gradients"):
-                net.unbind_gradients()
+            unbind = getattr(net, "unbind_gradients", None)
+            if callable(unbind):
+                unbind()
 
     def release(self) -> None:
         """Give every parameter its own memory again and drop the gradients.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 __all__ = ["ACTIVATIONS", "Activation", "BoundNetwork", "get_activation"]
@@ -219,7 +219,7 @@ class BoundNetwork:
         self.bias_grads = [b.grad for b in net.biases]
         linear = net.linear_weight
         self.linear = None if linear is None else linear.detach()
-        self.linear_t = None if linear is None else self.linear.t()
+        self.linear_t = None if linear is None else linear.detach().t()
         self.linear_grad = None if linear is None else linear.grad
         self.n_linear = 0 if linear is None else len(linear)
         self.partial = self.n_linear < len(net.bias)
@@ -239,6 +239,52 @@ class BoundNetwork:
         return _Fused.apply(x, self.anchor, self)
 
 
+def forward_saving(net: BoundNetwork, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Apply a bound network and keep what its closed-form backward needs.
+
+    Parameters
+    ----------
+    net : BoundNetwork
+        The network.
+    x : Tensor of shape (..., n_in)
+        Inputs.
+
+    Returns
+    -------
+    out : Tensor of shape (n_rows, n_out)
+        Outputs, leading axes flattened.
+    saved : list of Tensor
+        For `backward_in_place`.
+    """
+    rows = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
+    activation, output = net.activation, net.output
+    saved: list[Tensor] = []
+    if net.weights:
+        hidden = rows * net.buffers["in_scale"]
+        saved.append(hidden)
+        for weight_t, bias in zip(net.weights_t, net.biases, strict=False):
+            hidden = torch.addmm(bias, hidden, weight_t)
+            if activation.in_place is not None:
+                hidden = activation.in_place(hidden)
+            else:
+                saved.append(hidden)
+                hidden = activation.forward(hidden)
+            saved.append(hidden)
+        out = torch.addmm(net.bias, hidden, net.weights_t[-1])
+    else:
+        out = net.bias.repeat(len(rows), 1)
+    if net.linear_t is not None:
+        head = out[:, : net.n_linear] if net.partial else out
+        head.addmm_(rows, net.linear_t)
+    if output.in_place is None:
+        saved.append(out)
+        out = output.forward(out)
+    elif output.name != "identity":
+        out = output.in_place(out)
+        saved.append(out)
+    return out, saved
+
+
 class _Fused(torch.autograd.Function):
     """The network as one node; the gradients of its weights are added in place.
 
@@ -248,55 +294,54 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, anchor: Tensor, net: BoundNetwork) -> Tensor:
-        rows = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
-        activation, output = net.activation, net.output
-        saved = [x]
-        if net.weights:
-            hidden = rows * net.buffers["in_scale"]
-            saved.append(hidden)
-            for weight_t, bias in zip(net.weights_t, net.biases, strict=False):
-                hidden = torch.addmm(bias, hidden, weight_t)
-                if activation.in_place is not None:
-                    hidden = activation.in_place(hidden)
-                else:
-                    saved.append(hidden)
-                    hidden = activation.forward(hidden)
-                saved.append(hidden)
-            out = torch.addmm(net.bias, hidden, net.weights_t[-1])
-        else:
-            out = net.bias.repeat(len(rows), 1)
-        if net.linear_t is not None:
-            head = out[:, : net.n_linear] if net.partial else out
-            head.addmm_(rows, net.linear_t)
-        if output.in_place is None:
-            saved.append(out)
-            out = output.forward(out)
-        elif output.name != "identity":
-            out = output.in_place(out)
-            saved.append(out)
+        out, saved = forward_saving(net, x)
         ctx.net = net
-        ctx.save_for_backward(*saved)
+        ctx.save_for_backward(x, *saved)
         return out if x.dim() == 2 else out.view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None]:
         net, needs_x = ctx.net, ctx.needs_input_grad[0]
         x, *saved = ctx.saved_tensors
-        grad_x = None
-        if needs_x and torch.is_grad_enabled():
-            # create_graph=True: the ordinary operations can be differentiated again.
-            again = x if x.requires_grad else x.detach().requires_grad_()
-            (grad_x,) = torch.autograd.grad(
-                net.plain(again), again, grads[0], create_graph=True
-            )
-            needs_x = False
         # autograd.grad(out, x) must leave the gradients of the weights alone.
         adds = _engine_runs(ctx.next_functions[1][0])
-        if not (adds or needs_x):
-            return grad_x, None, None
+        if not torch.is_grad_enabled():
+            return _closed_form(net, x, saved, grads[0], adds, needs_x), None, None
+        # create_graph=True: the ordinary operations can be differentiated again.
         with torch.no_grad():
-            found = _closed_form(net, x, saved, grads[0], adds, needs_x)
-        return (found if needs_x else grad_x), None, None
+            _closed_form(net, x, saved, grads[0], adds, False)
+        if not needs_x:
+            return None, None, None
+        out = net.plain(x)
+        (grad_x,) = torch.autograd.grad(out, x, grads[0], create_graph=True)
+        return grad_x, None, None
+
+
+def backward_in_place(
+    net: BoundNetwork, x: Tensor, saved: list[Tensor], grad: Tensor, needs_x: bool
+) -> Tensor:
+    """Add the gradients of a bound network's parameters in place.
+
+    Parameters
+    ----------
+    net : BoundNetwork
+        The network.
+    x : Tensor of shape (n_rows, n_in)
+        Inputs.
+    saved : list of Tensor
+        What `forward_saving` kept; used up.
+    grad : Tensor of shape (n_rows, n_out)
+        Gradient of the outputs.
+    needs_x : bool
+        Whether the gradient of the inputs is wanted.
+
+    Returns
+    -------
+    grad_x : Tensor of shape (n_rows, n_in)
+        Gradient of the inputs; `grad` itself where none is wanted.
+    """
+    grad_x = _closed_form(net, x, saved, grad, True, needs_x)
+    return grad if grad_x is None else grad_x
 
 
 def _closed_form(
@@ -308,6 +353,8 @@ def _closed_form(
     needs_x: bool,
 ) -> Tensor | None:
     """Add the gradients of the parameters in place, return that of x if needed."""
+    if not (adds or needs_x):
+        return None
     if x.dim() != 2:
         grad = grad.reshape(-1, grad.shape[-1])
     if net.output.name != "identity":

@@ -202,7 +202,7 @@ class LinearPlusMLP(nn.Module):
             Outputs.
         """
         linear = self.linear_weight
-        partial = linear is not None and len(linear) < self.n_out
+        rest = 0 if linear is None else self.n_out - len(linear)
         if len(self.weights):
             hidden = x * self.in_scale
             for weight, bias in zip(self.weights, self.biases, strict=False):
@@ -211,13 +211,11 @@ class LinearPlusMLP(nn.Module):
             path = None if linear is None else F.linear(x, linear)
         else:
             assert linear is not None
-            if not partial:
+            if not rest:
                 return self.output_activation(F.linear(x, linear, self.bias))
             out, path = self.bias, F.linear(x, linear)
         if path is not None:
-            out = out + (
-                F.pad(path, (0, self.n_out - len(linear))) if partial else path
-            )
+            out = out + (F.pad(path, (0, rest)) if rest else path)
         return self.output_activation(out)
 
     def pre_activations(self, x: Tensor) -> list[Tensor]:
@@ -348,11 +346,11 @@ class TiedDecoder(nn.Module):
             Outputs.
         """
         (encoder,) = self._encoder
-        out = self.bias
+        out: Tensor = self.bias
         if encoder.linear_weight is not None:
             out = F.linear(z, encoder.linear_weight.t(), out)
         if len(encoder.weights):
-            weights = list(reversed(list(encoder.weights)))
+            weights: list[Tensor] = list(reversed(list(encoder.weights)))
             # An encoder of a VAE has more outputs than there are codes.
             weights[0] = weights[0][: self.n_in]
             hidden, phi = z * self.in_scale, encoder.activation

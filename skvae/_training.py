@@ -27,7 +27,9 @@ from skorch.history import History
 from torch import Tensor
 
 from skvae._networks import FlatParameters
+from skvae._optimizer import FlatAdamW
 from skvae._rows import RowBatches, RowDataset
+from skvae._step import closed_step
 
 _BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_grad_computed")
 _VALIDATION_BATCH = 2048
@@ -105,7 +107,7 @@ class AutoencoderNet(NeuralNet):
         *,
         plan: TrainingPlan | None = None,
         shuffle_generator: torch.Generator | None = None,
-        optimizer: Any = torch.optim.AdamW,
+        optimizer: Any = FlatAdamW,
         **kwargs: Any,
     ):
         kwargs.setdefault("iterator_train", RowBatches)
@@ -132,15 +134,15 @@ class AutoencoderNet(NeuralNet):
         """Make the optimiser over the flat buffers, fused where it is AdamW."""
         flat = FlatParameters(self.module_)
         self.flat_ = flat
-        named = [("weights", flat.weights), ("others", flat.others)]
-        named = [(name, p) for name, p in named if p is not None and p.numel()]
-        args, kwargs = self.get_params_for_optimizer("optimizer", named)
-        if self.optimizer is torch.optim.AdamW:
+        args, kwargs = self.get_params_for_optimizer("optimizer", [("all", flat.all)])
+        if self.optimizer is FlatAdamW:
             decay = kwargs.pop("weight_decay", self.plan.weight_decay)
-            kwargs.setdefault("fused", True)
+            # Biases and scales do not decay; without decay one buffer serves all.
+            split = [(flat.weights, decay), (flat.others, 0.0)]
             groups = [
-                {"params": [p], "weight_decay": decay if name == "weights" else 0.0}
-                for name, p in named
+                {"params": [p], "weight_decay": d}
+                for p, d in (split if decay else [(flat.all, 0.0)])
+                if p.numel()
             ]
             args = (groups,)
         self.optimizer_ = self.optimizer(*args, **kwargs)
@@ -277,7 +279,7 @@ class AutoencoderNet(NeuralNet):
     @property
     def by_batch(self) -> bool:
         """Whether something asks for single batches, so that skorch's step runs."""
-        if self.optimizer is not torch.optim.AdamW or hasattr(self, "accelerator"):
+        if self.optimizer is not FlatAdamW or hasattr(self, "accelerator"):
             return True
         if self.iterator_train is not RowBatches:
             return True
@@ -299,13 +301,17 @@ class AutoencoderNet(NeuralNet):
         return rate
 
     def _clip(self) -> None:
+        scale = self._clip_scale()
+        if scale is not None:
+            self.flat_.grad.div_(scale.to(self.flat_.grad))
+
+    def _clip_scale(self) -> Tensor | None:
+        """Return what the gradient must be divided by, 1 if it is short enough."""
         if not self.clips_itself_ or math.isinf(self.plan.clip):
-            return
-        assert self.flat_ is not None
-        grad = self.flat_.grad
-        norm = torch.linalg.vector_norm(grad)
+            return None
+        norm = torch.linalg.vector_norm(self.flat_.grad)
         # No `if`: comparing on the host would wait for the device.
-        grad.mul_(torch.clamp(self.plan.clip / (norm + 1e-12), max=1.0))
+        return norm.float().div_(self.plan.clip).clamp_(min=1.0)
 
     def run_single_epoch(
         self, iterator: Any, training: bool, prefix: str, step_fn: Any, **params: Any
@@ -330,13 +336,16 @@ class AutoencoderNet(NeuralNet):
         module.train()
         flat.bind()
         losses, sizes = [], []
+        closed = closed_step(module, objective)
         for batch in iterator.batches():
             self._set_pace()
             flat.zero_grad()
-            loss, parts = objective(module, module(**batch))
-            loss.backward()
-            self._clip()
-            self.optimizer_.step()
+            if closed is not None and not (batch.keys() - {"x", "condition"}):
+                loss, parts = closed(**batch)
+            else:
+                loss, parts = objective(module, module(**batch))
+                loss.backward()
+            self.optimizer_.quick_step(self._clip_scale())
             self.steps_done_ += 1
             losses.append(loss.detach())
             sizes.append(len(batch["x"]))

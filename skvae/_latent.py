@@ -1,0 +1,101 @@
+"""Walks through the code space and what single cells contribute to a score."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+
+class LatentMixin:
+    """Interpolation, traversal and cell-wise losses of every autoencoder."""
+
+    def interpolate(self: Any, X_from: Any, X_to: Any, n_steps: int = 10) -> Any:
+        """Walk from rows to others along straight lines between their codes.
+
+        Parameters
+        ----------
+        X_from, X_to : {array-like, DataFrame} of shape (n_samples, n_features)
+            Rows to start from and to end at, pairwise.
+        n_steps : int, default=10
+            Steps of each walk, both ends included; at least 2.
+
+        Returns
+        -------
+        X : ndarray or DataFrame of shape (n_samples * n_steps, n_features)
+            Decoded rows, one walk after the other.
+        """
+        if not isinstance(n_steps, Integral) or n_steps < 2:
+            raise ValueError(f"n_steps must be an integer >= 2. Got {n_steps!r}.")
+        start, end = self._encode_rows(X_from), self._encode_rows(X_to)
+        if len(start) != len(end):
+            raise ValueError(
+                "Found input variables with inconsistent numbers of samples: "
+                f"[{len(start)}, {len(end)}]"
+            )
+        share = np.linspace(0.0, 1.0, n_steps, dtype=start.dtype)[:, None]
+        walks = start[:, None] + share * (end - start)[:, None]
+        return self.inverse_transform(walks.reshape(-1, start.shape[1]))
+
+    def traverse(self: Any, component: int, values: Any, X: Any = None) -> Any:
+        """Decode codes in which one component takes given values.
+
+        Parameters
+        ----------
+        component : int
+            Index of the component.
+        values : array-like of shape (n_values,)
+            Values it takes, in the units of the code.
+        X : {array-like, DataFrame} of shape (n_samples, n_features), default=None
+            Rows whose codes give the other components; None is a code of zeros.
+
+        Returns
+        -------
+        X_decoded : ndarray or DataFrame of shape (n_samples * n_values, n_features)
+            Decoded rows, for each row all values in turn.
+        """
+        check_is_fitted(self)
+        k = self.n_components_
+        if not isinstance(component, Integral) or not -k <= component < k:
+            raise ValueError(
+                f"component must be an integer in [0, {k - 1}]. Got {component!r}."
+            )
+        codes = np.zeros((1, k), self._dtype) if X is None else self._encode_rows(X)
+        values = np.asarray(values, dtype=codes.dtype).ravel()
+        walks = np.repeat(codes[:, None], len(values), axis=1)
+        walks[:, :, component] = values
+        return self.inverse_transform(walks.reshape(-1, k))
+
+    def cell_losses(self: Any, X: Any) -> np.ndarray:
+        """Compute how unexpected each cell is given the code of its row.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, DataFrame} of shape (n_samples, n_features)
+            Rows in the units seen in `fit`.
+
+        Returns
+        -------
+        losses : ndarray of shape (n_samples, n_features)
+            Minus the log-likelihood of each scaled cell at the mean of the code, in
+            nats; half the squared error for a deterministic autoencoder. Zero for
+            missing cells.
+        """
+        check_is_fitted(self)
+        dataset = self._dataset(self._validate(X, reset=False))
+        module, parts = self._module, []
+        with self._inference():
+            for _, batch in self._chunks(dataset):
+                mean, _ = module.posterior(module.encoder_input(**batch))
+                raw = module.decode(mean, self._usual_condition(len(mean)))
+                cells = -module.likelihood.log_prob_columns(batch["x"], raw)
+                if "mask" in batch:
+                    cells = cells * batch["mask"]
+                parts.append(cells.cpu().numpy())
+        return np.concatenate(parts)
+
+    def _usual_condition(self: Any, n: int) -> Any:
+        """Return what a decoder is told of rows whose condition is not known."""
+        return None

@@ -1,0 +1,201 @@
+"""One training step in closed form: forward, loss and gradients without a graph.
+
+For the usual models - plain networks, gaussian or bernoulli columns, one draw from a
+gaussian posterior - every derivative is known, and on small networks the graph costs
+more than the arithmetic. `closed_step` returns None for any other model, which then
+takes the ordinary step; both give the same gradients.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from skvae._fused import backward_in_place, forward_saving
+from skvae._module import LOG_VAR_RANGE
+from skvae._networks import LinearPlusMLP
+from skvae.likelihoods import Bernoulli, Gaussian
+from skvae.objectives import KLDivergence, NegativeLogLikelihood, Sparsity
+from skvae.priors import NormalPrior
+
+Step = Callable[..., tuple[Tensor, list[Tensor]]]
+_HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
+
+
+def closed_step(module: Any, objective: Any) -> Step | None:
+    """Return the step of a module, or None where it has no closed form here.
+
+    Parameters
+    ----------
+    module : AutoencoderModule
+        The module, its gradients bound to a flat buffer.
+    objective : Objective
+        The terms of the loss.
+
+    Returns
+    -------
+    step : callable or None
+        ``step(x=..., condition=...)`` adds the gradients of the loss to the bound
+        buffers and returns the loss and the mean of each term.
+    """
+    if not _has_closed_form(module, objective):
+        return None
+    return _ClosedStep(module, objective)
+
+
+def _has_closed_form(module: Any, objective: Any) -> bool:
+    plain = all(
+        type(net) is LinearPlusMLP and net.grad_buffers is not None and not net.dropout
+        for net in (module.encoder, module.decoder)
+    )
+    likelihood = module.likelihood
+    simple = type(likelihood) is Bernoulli or (
+        type(likelihood) is Gaussian and likelihood.noise != "heteroscedastic"
+    )
+    prior = module.prior is None or type(module.prior) is NormalPrior
+    if not (plain and simple and prior) or module.features is not None:
+        return False
+    if module.n_importance_samples > 1 or module.class_log_prior is not None:
+        return False
+    if module.code_activation not in (None, torch.sigmoid):
+        return False
+    return all(_is_simple(term) for term in objective.terms)
+
+
+def _is_simple(term: Any) -> bool:
+    if type(term) is KLDivergence:
+        return term.free_bits == 0
+    return type(term) in (NegativeLogLikelihood, Sparsity)
+
+
+class _ClosedStep:
+    def __init__(self, module: Any, objective: Any):
+        self.module = module
+        self.objective = objective
+        self.likelihood = (
+            _bernoulli if type(module.likelihood) is Bernoulli else _gaussian
+        )
+        kinds = {type(term): term for term in objective.terms}
+        self.kl = kinds.get(KLDivergence)
+        self.sparsity = kinds.get(Sparsity)
+
+    @torch.no_grad()
+    def __call__(
+        self, x: Tensor, condition: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        module, progress = self.module, self.objective.progress
+        inputs = module.corruption(x, module.noise) if module.corruption else x
+        encoder = module.encoder.grad_buffers
+        decoder = module.decoder.grad_buffers
+        code, kept = forward_saving(encoder, inputs)
+        z, noise = self._draw(code)
+        to_decode = z if condition is None else torch.cat([z, condition], dim=1)
+        raw, kept_decoder = forward_saving(decoder, to_decode)
+        nll, grad = self.likelihood(module.likelihood, x, raw)
+        grad = backward_in_place(decoder, to_decode, kept_decoder, grad, True)
+        if condition is not None:
+            grad = grad[:, : z.shape[1]]
+        values = {"nll": nll}
+        if self.sparsity is not None:
+            values["sparsity"] = self._add_sparsity(z, grad, progress)
+        if noise is not None:
+            weight = self.kl.weight_at(progress) if self.kl is not None else 0.0
+            values["kl"], grad = _posterior(code, noise, grad, weight)
+        elif module.code_activation is not None:
+            grad = grad * z * (1 - z)
+        backward_in_place(encoder, inputs, kept, grad, False)
+        parts = [values[term.name] for term in self.objective.terms]
+        loss = sum(
+            part * term.weight_at(progress)
+            for part, term in zip(parts, self.objective.terms, strict=True)
+        )
+        return loss, parts
+
+    def _draw(self, code: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the code, and for a variational model the noise it was drawn with."""
+        module = self.module
+        if module.prior is None:
+            activation = module.code_activation
+            return (code if activation is None else activation(code)), None
+        k = code.shape[1] // 2
+        noise = torch.empty(len(code), k, dtype=code.dtype, device=code.device)
+        noise.normal_(generator=module.noise)
+        std = torch.exp(0.5 * code[:, k:].clamp(*LOG_VAR_RANGE))
+        return torch.addcmul(code[:, :k], std, noise), noise
+
+    def _add_sparsity(self, z: Tensor, grad: Tensor, progress: float) -> Tensor:
+        """Add the gradient of the penalty in place and return its mean."""
+        term = self.sparsity
+        weight = term.weight_at(progress) / len(z)
+        if term.kind == "l1":
+            grad.add_(torch.sign(z), alpha=weight)
+            return z.abs().sum() / len(z)
+        if term.kind == "l2":
+            grad.add_(z, alpha=2 * weight)
+            return z.square().sum() / len(z)
+        eps = torch.finfo(z.dtype).eps
+        mean, target = z.mean(dim=0), term.target
+        inside = mean.clamp(eps, 1 - eps)
+        slope = (inside - target) / (inside * (1 - inside))
+        grad.add_(slope * (inside == mean), alpha=weight)
+        on = target * (math.log(target) - torch.log(inside))
+        off = (1 - target) * (math.log1p(-target) - torch.log1p(-inside))
+        return (on + off).sum()
+
+
+def _gaussian(likelihood: Any, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean negative log-density and its gradient; add the scale's."""
+    n, d = x.shape
+    difference = raw - x
+    if not isinstance(likelihood.noise, str):
+        precision = likelihood.noise**-2
+        level = d * (_HALF_LOG_TAU + math.log(likelihood.noise))
+        flat = difference.view(-1)
+        loss = torch.dot(flat, flat).mul_(0.5 * precision / n).add_(level)
+        return loss, difference.mul_(precision / n)
+    shifted = likelihood.log_scale - likelihood._log_floor
+    log_sd = torch.nn.functional.softplus(shifted).add_(likelihood._log_floor)
+    precision = torch.exp(log_sd * -2.0)
+    squares = difference.square().mean(dim=0).mul_(precision)
+    per_scale = d // log_sd.numel()
+    loss = squares.sum().mul_(0.5) + log_sd.sum() * per_scale + d * _HALF_LOG_TAU
+    slope = 1.0 - squares
+    if log_sd.numel() == 1:
+        slope = slope.sum().view(1)
+    likelihood.log_scale.grad.addcmul_(slope, torch.sigmoid(shifted))
+    return loss, difference.mul_(precision / n)
+
+
+def _bernoulli(likelihood: Any, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean negative log-likelihood and its gradient."""
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(
+        raw, x, reduction="sum"
+    )
+    return loss / len(x), torch.sigmoid(raw).sub_(x).mul_(1 / len(x))
+
+
+def _posterior(
+    code: Tensor, noise: Tensor, grad_z: Tensor, weight: float
+) -> tuple[Tensor, Tensor]:
+    """Return the mean divergence and the gradient of the posterior's parameters.
+
+    KL = (m^2 + s^2 - 1 - log s^2) / 2 per component, z = m + s eps.
+    """
+    n, k = noise.shape
+    low, high = LOG_VAR_RANGE
+    mean, raw = code[:, :k], code[:, k:]
+    log_var = raw.clamp(low, high)
+    variance = torch.exp(log_var)
+    kl = (variance - log_var).sum() + mean.square().sum()
+    kl = kl.sub_(n * k).mul_(0.5 / n)
+    gradient = torch.empty_like(code)
+    share = weight / n
+    torch.add(grad_z, mean, alpha=share, out=gradient[:, :k])
+    slope = (noise * grad_z).mul_(torch.sqrt(variance))
+    slope.add_(variance - 1, alpha=share).mul_(0.5)
+    gradient[:, k:] = slope.mul_((raw > low) & (raw < high))
+    return kl, gradient

@@ -1,0 +1,136 @@
+"""Imputation of missing cells by an autoencoder, as a scikit-learn transformer."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from sklearn.base import (
+    BaseEstimator,
+    MetaEstimatorMixin,
+    OneToOneFeatureMixin,
+    TransformerMixin,
+    clone,
+)
+from sklearn.utils.validation import check_is_fitted
+
+from skvae._compat import HasMethods, fit_context
+from skvae._table import has_categories
+from skvae._vae import VAE
+
+__all__ = ["AutoencoderImputer"]
+
+
+class AutoencoderImputer(
+    OneToOneFeatureMixin, TransformerMixin, MetaEstimatorMixin, BaseEstimator
+):
+    """Fill missing cells with what an autoencoder expects of them.
+
+    Observed cells come back untouched. Every missing cell gets its expected value
+    (numbers) or its most probable level (categories) given the observed cells of its
+    row; draws instead of expectations are given by ``estimator_.impute``.
+
+    Parameters
+    ----------
+    estimator : object, default=None
+        Autoencoder to fit; cloned. None is a :class:`VAE` that is gaussian for
+        numeric data and a table otherwise.
+    random_state : int, RandomState instance or None, default=None
+        Given to the estimator, where it has a `random_state` that is None.
+
+    Attributes
+    ----------
+    estimator_ : object
+        The fitted autoencoder.
+    n_features_in_ : int
+        Columns seen in ``fit``.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns seen in ``fit``, where all of them are strings.
+
+    See Also
+    --------
+    VAE.impute : Multiple imputation.
+    sklearn.impute.IterativeImputer : Imputation by chained regressions.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skvae import VAE
+    >>> from skvae.imputation import AutoencoderImputer
+    >>> x = np.linspace(-1, 1, 100)
+    >>> X = np.column_stack([x, 2 * x, -x])
+    >>> X[::5, 1] = np.nan
+    >>> imputer = AutoencoderImputer(
+    ...     VAE(1, likelihood="gaussian", max_iter=100, random_state=0)
+    ... )
+    >>> filled = imputer.fit_transform(X)
+    >>> bool(abs(filled[0, 1] - -2.0) < 0.3)
+    True
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "estimator": [HasMethods(["fit", "impute"]), None],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(self, estimator: Any = None, *, random_state: Any = None):
+        self.estimator = estimator
+        self.random_state = random_state
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "estimator_")
+
+    @fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X: Any, y: Any = None) -> AutoencoderImputer:
+        """Fit the autoencoder to rows with missing cells.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_samples, n_features)
+            Training rows; NaN and None are missing.
+        y : None
+            Ignored, present for API consistency.
+
+        Returns
+        -------
+        self : object
+            The fitted imputer.
+        """
+        estimator = self._default(X) if self.estimator is None else clone(self.estimator)
+        if self.random_state is not None and (
+            estimator.get_params(deep=False).get("random_state", 0) is None
+        ):
+            estimator.set_params(random_state=self.random_state)
+        self.estimator_ = estimator.fit(X)
+        self.n_features_in_ = estimator.n_features_in_
+        if hasattr(estimator, "feature_names_in_"):
+            self.feature_names_in_ = estimator.feature_names_in_
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
+        return self
+
+    @staticmethod
+    def _default(X: Any) -> VAE:
+        """Return a gaussian model for numbers, which knows their scale."""
+        return VAE(likelihood="auto" if has_categories(X) else "gaussian")
+
+    def transform(self, X: Any) -> Any:
+        """Fill the missing cells of rows.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_samples, n_features)
+            Rows; NaN and None are missing.
+
+        Returns
+        -------
+        X_filled : ndarray or DataFrame of shape (n_samples, n_features)
+            Rows without missing cells, in the container of `X`.
+        """
+        check_is_fitted(self)
+        return self.estimator_.impute(X)
