@@ -235,7 +235,8 @@ class Fitting:
         k = est.n_components
         table = self._table_architecture(len(train))
         if k == "auto":
-            k = 32 if table else min(10, max(1, d // 2))
+            free = sum(table["sizes"]) - d if table else 0
+            k = min(32, max(2, free)) if table else min(10, max(1, d // 2))
         est.n_components_ = int(k)
         prior = recipe.prior
         if prior == "auto":

@@ -49,8 +49,9 @@ class TableColumns:
 
     def to_rows(self, X: Any, dtype: Any) -> dict[str, np.ndarray]:
         """Return the codes and normal scores of rows."""
-        codes = self.codec.encode(X).astype(np.int64)
-        return {"x": codes, "values": self.codec.encode_values(X).astype(dtype)}
+        codes = self.codec.encode(X)
+        values = self.codec.encode_values(X, codes).astype(dtype)
+        return {"x": codes.astype(np.int64), "values": values}
 
     def point(self, likelihood: Any, raw: Tensor) -> Any:
         """Return the mode of categories and the median of numbers."""

@@ -1,0 +1,383 @@
+"""A table as codes: one column object a column, exact restoration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from skvae._table._categorical import CategoryColumn
+from skvae._table._datetime import TimeColumn
+from skvae._table._frames import from_pandas, library_of, to_pandas
+from skvae._table._numeric import NumericColumn
+
+Column = NumericColumn | CategoryColumn | TimeColumn
+_KINDS: dict[str, Any] = {
+    kind.kind: kind for kind in (NumericColumn, CategoryColumn, TimeColumn)
+}
+
+
+class TableCodec:
+    """Turn a table into integer codes and back.
+
+    Every column becomes a categorical variable: levels of a category, repeated values
+    and quantile bins of a number, and "missing" where training had missing cells.
+
+    Parameters
+    ----------
+    categorical_features : "from_dtype" or array-like, default="from_dtype"
+        Numeric columns that are categories: names, indices or a boolean mask.
+    max_bins : int, default=64
+        Quantile bins of a numeric column.
+    max_levels : int, default=256
+        Levels of a category with a code of their own.
+
+    Attributes
+    ----------
+    columns : list
+        One object a column.
+    sizes : ndarray of shape (n_columns,)
+        Codes of each column.
+    """
+
+    def __init__(
+        self,
+        categorical_features: Any = "from_dtype",
+        max_bins: int = 64,
+        max_levels: int = 256,
+    ):
+        self.categorical_features = categorical_features
+        self.max_bins = max_bins
+        self.max_levels = max_levels
+        self.columns: list[Column] = []
+        self.library: str | None = None
+        self.names: list[str] = []
+        self.dtypes: list[str] = []
+        self.categories: dict[str, Any] = {}
+
+    # -- learning ----------------------------------------------------------------------
+    def fit(self, X: Any) -> TableCodec:
+        """Learn the codes of a training table.
+
+        Parameters
+        ----------
+        X : {DataFrame, ndarray} of shape (n_samples, n_columns)
+            Training rows; an array is numeric, with NaN for missing cells.
+
+        Returns
+        -------
+        self : TableCodec
+            The fitted codec.
+        """
+        self.library = library_of(X)
+        frame = self._frame(X)
+        self.names = [str(name) for name in frame.columns]
+        if len(set(self.names)) < len(self.names):
+            raise ValueError(f"Expected unique column names, got {self.names}.")
+        kinds = X.dtypes if self.library else [np.asarray(X).dtype] * frame.shape[1]
+        self.dtypes = [str(t) for t in kinds]
+        self.categories = {
+            name: {
+                "values": frame[name].cat.categories.tolist(),
+                "ordered": bool(frame[name].cat.ordered),
+                "dtype": str(frame[name].cat.categories.dtype),
+            }
+            for name in frame.columns
+            if isinstance(frame[name].dtype, pd.CategoricalDtype)
+        }
+        declared = self._declared(frame)
+        self.columns = [
+            self._fit_column(frame[name], name, name in declared)
+            for name in frame.columns
+        ]
+        return self
+
+    def _frame(self, X: Any) -> pd.DataFrame:
+        if library_of(X) is not None:
+            return to_pandas(X)
+        array = np.asarray(X)
+        return pd.DataFrame(array, columns=[f"x{j}" for j in range(array.shape[1])])
+
+    def _declared(self, frame: pd.DataFrame) -> set[str]:
+        wanted = self.categorical_features
+        if isinstance(wanted, str):
+            return set()
+        chosen = np.asarray(wanted)
+        if chosen.dtype == bool:
+            if len(chosen) != frame.shape[1]:
+                raise ValueError(
+                    f"categorical_features has {len(chosen)} entries as a mask, but X "
+                    f"has {frame.shape[1]} columns."
+                )
+            return set(frame.columns[chosen])
+        unknown = [
+            c
+            for c in chosen.tolist()
+            if (c not in set(frame.columns) if isinstance(c, str) else c >= frame.shape[1])
+        ]
+        if unknown:
+            raise ValueError(
+                f"categorical_features names unknown columns {unknown}. Known columns "
+                f"are {list(frame.columns)}."
+            )
+        return {
+            c if isinstance(c, str) else frame.columns[int(c)] for c in chosen.tolist()
+        }
+
+    def _fit_column(self, series: pd.Series, name: str, declared: bool) -> Column:
+        dtype = series.dtype
+        if declared or isinstance(dtype, pd.CategoricalDtype):
+            return CategoryColumn.fit(series, name, self.max_levels)
+        if dtype.kind in "mM":
+            return TimeColumn.fit(series, name, self.max_bins)
+        if pd.api.types.is_bool_dtype(dtype):
+            return CategoryColumn.fit(series, name, self.max_levels)
+        if pd.api.types.is_numeric_dtype(dtype):
+            if dtype.kind == "c":
+                raise ValueError("Complex data not supported")
+            return NumericColumn.fit(_floats(series), name, self.max_bins)
+        return CategoryColumn.fit(series, name, self.max_levels)
+
+    # -- what was learned --------------------------------------------------------------
+    @property
+    def sizes(self) -> np.ndarray:
+        """Codes of each column."""
+        return np.array([c.size for c in self.columns], dtype=np.int64)
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """Position of each column's first code among all codes."""
+        return np.concatenate([[0], np.cumsum(self.sizes)[:-1]])
+
+    @property
+    def missing_code(self) -> np.ndarray:
+        """Code of a missing cell in each column, -1 where training had none."""
+        return np.array([c.missing_code for c in self.columns])
+
+    @property
+    def code_frequencies(self) -> np.ndarray:
+        """Share of every code in its column, one column after the other."""
+        return np.concatenate([c.frequencies for c in self.columns])
+
+    @property
+    def code_values(self) -> np.ndarray:
+        """Normal score of every code, one column after the other."""
+        return np.concatenate([c.code_values for c in self.columns])
+
+    @property
+    def bin_runs(self) -> list[np.ndarray]:
+        """Positions, among all codes, of the neighbouring bins of each column."""
+        runs = [
+            c.bins + o for c, o in zip(self.columns, self.offsets, strict=True)
+        ]
+        return [run for run in runs if len(run) > 1]
+
+    # -- there and back ----------------------------------------------------------------
+    def encode(self, X: Any, *, unknown_missing: bool = False) -> np.ndarray:
+        """Return the codes of rows.
+
+        Parameters
+        ----------
+        X : {DataFrame, ndarray} of shape (n_samples, n_columns)
+            Rows.
+        unknown_missing : bool, default=False
+            Whether a missing cell is one that is not known, -1, rather than a value.
+
+        Returns
+        -------
+        codes : ndarray of shape (n_samples, n_columns), int32
+            Codes; -1 is a cell that is not known.
+
+        Raises
+        ------
+        ValueError
+            If a level was never seen, or a column has another type.
+        """
+        frame = self._checked(X)
+        codes = np.empty(frame.shape, dtype=np.int32)
+        for j, column in enumerate(self.columns):
+            codes[:, j] = column.encode(self._cells(frame, j))
+            if unknown_missing and column.missing_code >= 0:
+                codes[codes[:, j] == column.missing_code, j] = -1
+        return codes
+
+    def encode_values(self, X: Any, codes: np.ndarray) -> np.ndarray:
+        """Return the normal score of every cell, 0 for categories and missing cells.
+
+        Parameters
+        ----------
+        X : {DataFrame, ndarray} of shape (n_samples, n_columns)
+            Rows.
+        codes : ndarray of shape (n_samples, n_columns)
+            Their codes.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples, n_columns)
+            Standard normal ranks among the training rows.
+        """
+        frame = self._checked(X)
+        scores = np.empty(frame.shape)
+        for j, column in enumerate(self.columns):
+            scores[:, j] = column.scores(self._cells(frame, j), codes[:, j])
+        return scores
+
+    def _checked(self, X: Any) -> pd.DataFrame:
+        frame = self._frame(X)
+        if frame.shape[1] != len(self.columns):
+            raise ValueError(
+                f"X has {frame.shape[1]} features, but the model was fitted on "
+                f"{len(self.columns)}."
+            )
+        return frame
+
+    def _cells(self, frame: pd.DataFrame, j: int) -> Any:
+        series, column = frame.iloc[:, j].reset_index(drop=True), self.columns[j]
+        if column.kind == "numeric":
+            numeric = pd.api.types.is_numeric_dtype(series.dtype)
+            if not numeric and series.notna().any():
+                raise ValueError(
+                    f"Column {column.name!r} was numeric in training, and has type "
+                    f"{series.dtype} now."
+                )
+            return _floats(series)
+        if column.kind == "time" and series.dtype.kind not in "mM":
+            raise ValueError(
+                f"Column {column.name!r} held dates in training, and has type "
+                f"{series.dtype} now."
+            )
+        return series
+
+    def decode(self, codes: np.ndarray, rng: np.random.Generator) -> Any:
+        """Return rows of the form that came in; values within a code are drawn.
+
+        Parameters
+        ----------
+        codes : ndarray of shape (n_samples, n_columns)
+            Codes.
+        rng : Generator
+            Draws ranks within bins, and rare levels.
+
+        Returns
+        -------
+        rows : {DataFrame, ndarray} of shape (n_samples, n_columns)
+            Same columns, order, types, levels, decimals and ranges.
+        """
+        return self._rows([c.draw(codes[:, j], rng) for j, c in enumerate(self.columns)])
+
+    def decode_point(self, probabilities: np.ndarray) -> Any:
+        """Return the mode of categories and the median of numbers.
+
+        Parameters
+        ----------
+        probabilities : ndarray of shape (n_samples, sum(sizes))
+            Probabilities of the codes of each column.
+
+        Returns
+        -------
+        rows : {DataFrame, ndarray} of shape (n_samples, n_columns)
+            Rows of the form that came in.
+        """
+        parts = np.split(probabilities, self.offsets[1:], axis=1)
+        return self._rows(
+            [c.point(p) for c, p in zip(self.columns, parts, strict=True)]
+        )
+
+    def _rows(self, values: list[Any]) -> Any:
+        if self.library is None:
+            kind = np.dtype(self.dtypes[0])
+            return np.column_stack([np.asarray(v, dtype=np.float64) for v in values]).astype(
+                kind if kind.kind == "f" else np.float64
+            )
+        series = {
+            name: self._typed(v, name, dtype)
+            for name, v, dtype in zip(self.names, values, self.dtypes, strict=True)
+        }
+        frame = pd.DataFrame(series)
+        types = dict(zip(self.names, self.dtypes, strict=True))
+        return from_pandas(frame, self.library, types)
+
+    def _typed(self, values: Any, name: str, dtype: str) -> Any:
+        if name in self.categories:
+            known = self.categories[name]
+            levels = pd.Index(known["values"]).astype(known["dtype"])
+            kind = pd.CategoricalDtype(levels, ordered=known["ordered"])
+            return pd.Series(values, dtype=object).astype(kind)
+        if isinstance(values, pd.Series) and self.library == "polars":
+            return values
+        if self.library == "polars":
+            return _polars_like(values, dtype)
+        if isinstance(values, np.ndarray) and values.dtype == object:
+            return pd.Series(values, dtype=object).astype(dtype)  # type: ignore[call-overload]
+        series = pd.Series(values)
+        if "int" in dtype.lower() and series.isna().any():
+            return series.astype("Float64").astype(dtype)  # type: ignore[call-overload]
+        return series.astype(dtype)  # type: ignore[call-overload]
+
+    # -- conditions --------------------------------------------------------------------
+    def codes_of(self, name: str, value: Any) -> tuple[int, np.ndarray]:
+        """Return the column and the codes that a condition admits.
+
+        Parameters
+        ----------
+        name : str
+            Column.
+        value : object
+            Level or number.
+
+        Returns
+        -------
+        column : int
+            Index of the column.
+        codes : ndarray
+            Admissible codes.
+
+        Raises
+        ------
+        ValueError
+            If the column or the level is unknown.
+        """
+        if name not in self.names:
+            raise ValueError(
+                f"given names the unknown column {name!r}. Known columns are "
+                f"{self.names}."
+            )
+        j = self.names.index(name)
+        return j, self.columns[j].codes_of(value)
+
+    # -- state -------------------------------------------------------------------------
+    def get_state(self) -> dict[str, Any]:
+        """Return the learned state as plain values."""
+        return {
+            "columns": [c.get_state() for c in self.columns],
+            "library": self.library,
+            "names": self.names,
+            "dtypes": self.dtypes,
+            "categories": self.categories,
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> TableCodec:
+        """Make the codec from plain values."""
+        codec = cls()
+        codec.columns = [_KINDS[c["kind"]].from_state(c) for c in state["columns"]]
+        for name in ("library", "names", "dtypes", "categories"):
+            setattr(codec, name, state[name])
+        return codec
+
+
+def _floats(series: pd.Series) -> np.ndarray:
+    """Return a numeric column as floats, NaN where it is missing."""
+    if series.dtype.kind in "iuf" and isinstance(series.dtype, np.dtype):
+        return series.to_numpy(dtype=np.float64)
+    return series.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def _polars_like(values: Any, dtype: str) -> pd.Series:
+    """Return values as a pandas column that converts to a polars type."""
+    if dtype.startswith(("Int", "UInt")):
+        return pd.Series(values, dtype="Float64").astype(dtype)  # type: ignore[call-overload]
+    if isinstance(values, np.ndarray) and values.dtype == object:
+        return pd.Series(values, dtype=object)
+    return pd.Series(values)

@@ -1,0 +1,140 @@
+"""Dates and durations as numeric columns of whole steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from skvae._table._numeric import NumericColumn
+
+_MISSING = np.iinfo(np.int64).min
+
+
+class TimeColumn:
+    """A column of dates or durations: whole steps since the first, as numbers.
+
+    Parameters
+    ----------
+    numeric : NumericColumn
+        Codes of the steps.
+    origin, step : int
+        First value and common step, in the unit of the type.
+    unit : str
+        Unit of the type, such as "ns".
+    zone : str or None
+        Time zone.
+    is_duration : bool
+        Whether the column holds durations.
+    """
+
+    kind = "time"
+
+    def __init__(
+        self,
+        numeric: NumericColumn,
+        origin: int,
+        step: int,
+        unit: str,
+        zone: str | None,
+        is_duration: bool,
+    ):
+        self.numeric = numeric
+        self.origin = origin
+        self.step = step
+        self.unit = unit
+        self.zone = zone
+        self.is_duration = is_duration
+        self.name = numeric.name
+
+    @classmethod
+    def fit(cls, series: pd.Series, name: str, max_bins: int) -> TimeColumn:
+        """Learn the codes of a training column."""
+        dtype = series.dtype
+        unit = np.datetime_data(_stamps_of(series).dtype)[0]
+        zone = getattr(dtype, "tz", None)
+        is_duration = dtype.kind == "m"
+        stamps = _stamps(series)
+        known = stamps[stamps != _MISSING]
+        origin = int(known.min()) if len(known) else 0
+        step = int(np.gcd.reduce(known - origin)) if len(known) else 1
+        column = cls(
+            NumericColumn.fit(np.empty(0), name, max_bins),
+            origin,
+            step or 1,
+            unit,
+            None if zone is None else str(zone),
+            is_duration,
+        )
+        column.numeric = NumericColumn.fit(column._steps(series), name, max_bins)
+        return column
+
+    def _steps(self, series: pd.Series) -> np.ndarray:
+        stamps = _stamps(series)
+        steps = (stamps - self.origin) / self.step
+        steps[stamps == _MISSING] = np.nan
+        return steps
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("size", "missing_code", "bins", "code_values", "frequencies"):
+            return getattr(self.numeric, name)
+        raise AttributeError(name)
+
+    def encode(self, series: pd.Series) -> np.ndarray:
+        """Return the code of each cell."""
+        return self.numeric.encode(self._steps(series))
+
+    def scores(self, series: pd.Series, codes: np.ndarray) -> np.ndarray:
+        """Return the normal score of each cell."""
+        return self.numeric.scores(self._steps(series), codes)
+
+    def draw(self, codes: np.ndarray, rng: np.random.Generator) -> Any:
+        """Return a date for each code."""
+        return self._dates(self.numeric.draw(codes, rng))
+
+    def point(self, probabilities: np.ndarray) -> Any:
+        """Return the median date of each row."""
+        return self._dates(self.numeric.point(probabilities))
+
+    def _dates(self, steps: np.ndarray) -> Any:
+        missing = np.isnan(steps)
+        whole = np.where(missing, 0, np.round(steps)).astype(np.int64)
+        stamps = whole * self.step + self.origin
+        stamps[missing] = _MISSING
+        if self.is_duration:
+            return pd.Series(stamps.view(f"m8[{self.unit}]"))
+        dates = pd.Series(stamps.view(f"M8[{self.unit}]"))
+        if self.zone is None:
+            return dates
+        return dates.dt.tz_localize("UTC").dt.tz_convert(self.zone)
+
+    def codes_of(self, value: Any) -> np.ndarray:
+        """Return the code a condition on this column admits."""
+        kind = pd.Timedelta if self.is_duration else pd.Timestamp
+        moment = kind(value)
+        if self.zone is not None and moment.tzinfo is None:
+            moment = moment.tz_localize(self.zone)
+        return self.encode(pd.Series([moment]).dt.as_unit(self.unit))
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the learned state as plain values."""
+        names = ("origin", "step", "unit", "zone", "is_duration")
+        state = {n: getattr(self, n) for n in names}
+        return {"kind": self.kind, "numeric": self.numeric.get_state(), **state}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> TimeColumn:
+        """Make the column from plain values."""
+        rest = {k: v for k, v in state.items() if k not in ("kind", "numeric")}
+        return cls(NumericColumn.from_state(state["numeric"]), **rest)
+
+
+def _stamps(series: pd.Series) -> np.ndarray:
+    return _stamps_of(series).view(np.int64).copy()
+
+
+def _stamps_of(series: pd.Series) -> np.ndarray:
+    if getattr(series.dtype, "tz", None) is not None:
+        series = series.dt.tz_convert("UTC").dt.tz_localize(None)
+    return series.to_numpy()

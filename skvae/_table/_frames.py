@@ -1,0 +1,277 @@
+"""Data frames in and out: the one place that knows the frame libraries.
+
+A `Container` remembers what rows came in - array, pandas or polars frame, column
+names and types - and gives numbers back in the same form. Its state is plain.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+_NUMERIC_KINDS = "iuf"
+
+
+def library_of(X: Any) -> str | None:
+    """Return "pandas" or "polars" for a frame, None for anything else."""
+    home = type(X).__module__.partition(".")[0]
+    if home in ("pandas", "polars") and type(X).__name__ == "DataFrame":
+        return home
+    return None
+
+
+def to_pandas(X: Any) -> pd.DataFrame:
+    """Return a frame as a pandas frame; polars columns keep their nulls."""
+    if library_of(X) == "pandas":
+        return X
+    columns = {name: _polars_column(X[name]) for name in X.columns}
+    return pd.DataFrame(columns)
+
+
+def _polars_column(series: Any) -> pd.Series:
+    import polars as pl
+
+    dtype = series.dtype
+    if dtype in (pl.Categorical, pl.Enum) or isinstance(dtype, pl.Enum):
+        levels = series.cat.get_categories().to_list()
+        return pd.Series(pd.Categorical(series.to_list(), categories=levels))
+    if dtype == pl.String:
+        return pd.Series(series.to_list(), dtype="str")
+    if dtype.is_temporal():
+        return pd.Series(series.to_numpy())
+    if dtype == pl.Boolean:
+        return pd.Series(series.to_list(), dtype="boolean" if series.null_count() else bool)
+    if dtype.is_integer() and series.null_count():
+        return pd.Series(series.to_list(), dtype="Int64")
+    return pd.Series(series.to_numpy())
+
+
+def from_pandas(frame: pd.DataFrame, library: str, dtypes: dict[str, str]) -> Any:
+    """Return a pandas frame in the library and types that came in."""
+    if library == "pandas":
+        return frame
+    import polars as pl
+
+    columns = {}
+    for name in frame.columns:
+        values = frame[name]
+        missing = values.isna().to_numpy()
+        data = [None if m else v for v, m in zip(values.tolist(), missing, strict=True)]
+        columns[name] = pl.Series(name, data, dtype=_polars_dtype(dtypes[name], values))
+    return pl.DataFrame(columns)
+
+
+def _polars_dtype(name: str, values: pd.Series) -> Any:
+    import polars as pl
+
+    if name.startswith("Enum") or name.startswith("Categorical"):
+        levels = [str(v) for v in values.cat.categories]
+        return pl.Enum(levels) if name.startswith("Enum") else pl.Categorical
+    base, _, rest = name.partition("(")
+    if base == "Datetime":
+        unit = rest.split("'")[1] if "'" in rest else "us"
+        zone = rest.split("time_zone=")[-1].rstrip(")").strip("'")
+        return pl.Datetime(unit, None if zone in ("None", "") else zone)
+    if base == "Duration":
+        return pl.Duration(rest.split("'")[1] if "'" in rest else "us")
+    return getattr(pl, base)
+
+
+def has_categories(X: Any) -> bool:
+    """Tell whether a frame holds a column that is not numeric."""
+    library = library_of(X)
+    if library is None:
+        return False
+    if library == "polars":
+        return not all(dtype.is_numeric() for dtype in X.dtypes)
+    return not all(_is_numeric(dtype) for dtype in X.dtypes)
+
+
+def _is_numeric(dtype: Any) -> bool:
+    return pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_bool_dtype(dtype)
+
+
+def has_missing(X: Any) -> bool:
+    """Tell whether any cell is missing: NaN, None, NA, NaT or null."""
+    library = library_of(X)
+    if library == "polars":
+        nulls = any(n for n in X.null_count().row(0))
+        return nulls or any(
+            bool(X[c].is_nan().any()) for c, t in X.schema.items() if t.is_float()
+        )
+    if library == "pandas":
+        return bool(X.isna().to_numpy().any())
+    if sp.issparse(X):
+        # Some sparse formats keep no flat array of values.
+        return X.dtype.kind == "f" and bool(np.isnan(X.tocsr().data).any())
+    array = np.asarray(X)
+    if array.dtype.kind == "f":
+        return bool(np.isnan(np.sum(array))) and bool(np.isnan(array).any())
+    if array.dtype.kind == "O":
+        return bool(pd.isna(array).any())
+    return False
+
+
+def missing_cells(X: Any) -> np.ndarray:
+    """Return which cells are missing, as a boolean array."""
+    if library_of(X) is not None:
+        return to_pandas(X).isna().to_numpy()
+    return np.asarray(pd.isna(np.asarray(X)))
+
+
+def fill_cells(X: Any, filled: Any, cells: np.ndarray) -> Any:
+    """Return a copy of rows with the given cells taken from other rows.
+
+    Parameters
+    ----------
+    X, filled : {array, DataFrame} of shape (n_samples, n_features)
+        Rows, and rows of the same form to take cells from.
+    cells : ndarray of shape (n_samples, n_features)
+        True where a cell is taken from `filled`.
+    """
+    library = library_of(X)
+    if library is None:
+        return np.where(cells, np.asarray(filled), np.asarray(X))
+    ours, other = to_pandas(X), to_pandas(filled)
+    columns = {}
+    for j, name in enumerate(ours.columns):
+        column = ours[name].reset_index(drop=True)
+        if cells[:, j].any():
+            column = column.mask(cells[:, j], other[name].reset_index(drop=True))
+        columns[name] = column
+    frame = pd.DataFrame(columns)
+    if library == "pandas":
+        frame.index = X.index
+        return frame
+    dtypes = {n: str(t) for n, t in zip(X.columns, X.dtypes, strict=True)}
+    return from_pandas(frame, library, dtypes)
+
+
+def concat_rows(parts: list[Any]) -> Any:
+    """Join blocks of rows, arrays or frames."""
+    if len(parts) == 1:
+        return parts[0]
+    library = library_of(parts[0])
+    if library == "pandas":
+        return pd.concat(parts, ignore_index=True)
+    if library == "polars":
+        import polars as pl
+
+        return pl.concat(parts)
+    return np.concatenate(parts)
+
+
+class Container:
+    """What rows came in: an array, or a frame with names and types.
+
+    Parameters
+    ----------
+    library : {"pandas", "polars"} or None
+        Frame library; None for arrays.
+    names : list of str
+        Column names of a frame.
+    dtypes : list of str
+        Column types of a frame.
+    """
+
+    def __init__(self, library: str | None, names: list[str], dtypes: list[str]):
+        self.library = library
+        self.names = names
+        self.dtypes = dtypes
+
+    @classmethod
+    def of(cls, X: Any) -> Container:
+        """Remember the container of `X`."""
+        library = library_of(X)
+        if library is None:
+            return cls(None, [], [])
+        return cls(library, list(X.columns), [str(t) for t in X.dtypes])
+
+    @property
+    def is_frame(self) -> bool:
+        """Whether rows came as a frame."""
+        return self.library is not None
+
+    def restore(self, values: np.ndarray) -> Any:
+        """Return numbers with the names and types of the container.
+
+        Parameters
+        ----------
+        values : ndarray of shape (n_samples, n_features)
+            Finite numbers.
+
+        Returns
+        -------
+        rows : ndarray or DataFrame of shape (n_samples, n_features)
+            Whole-number types are rounded and kept within their range.
+        """
+        if self.library is None or values.shape[1] != len(self.names):
+            return values
+        if self.library == "pandas":
+            columns = {
+                name: _cast_pandas(values[:, j], dtype)
+                for j, (name, dtype) in enumerate(
+                    zip(self.names, self.dtypes, strict=True)
+                )
+            }
+            return pd.DataFrame(columns)
+        import polars as pl
+
+        return pl.DataFrame(
+            [
+                _cast_polars(name, values[:, j], dtype)
+                for j, (name, dtype) in enumerate(
+                    zip(self.names, self.dtypes, strict=True)
+                )
+            ]
+        )
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the container as plain values."""
+        return {
+            "library": self.library,
+            "names": list(self.names),
+            "dtypes": list(self.dtypes),
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Container:
+        """Make the container from plain values."""
+        return cls(**state)
+
+
+def whole_within(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Round numbers and keep them within the range of a whole-number type."""
+    limits = np.iinfo(dtype)
+    # The largest int64 is not a float: stay one float below it.
+    high = np.nextafter(float(limits.max), 0) if limits.bits == 64 else float(limits.max)
+    return np.clip(np.round(values), float(limits.min), high).astype(dtype)
+
+
+def _numpy_name(dtype: str) -> str:
+    return dtype.lower().replace("[pyarrow]", "").replace("double", "float64")
+
+
+def _cast_pandas(values: np.ndarray, dtype: str) -> Any:
+    base = _numpy_name(dtype).replace("float[", "float32[")
+    if base.startswith("bool"):
+        return pd.Series(values > 0.5).astype(dtype)  # type: ignore[call-overload]
+    if base.startswith(("int", "uint")):
+        return pd.Series(whole_within(values, np.dtype(base))).astype(
+            dtype  # type: ignore[arg-type]
+        )
+    return pd.Series(values).astype(dtype)  # type: ignore[call-overload]
+
+
+def _cast_polars(name: str, values: np.ndarray, dtype: str) -> Any:
+    import polars as pl
+
+    kind = getattr(pl, dtype.partition("(")[0])
+    if dtype.startswith(("Int", "UInt")):
+        return pl.Series(name, whole_within(values, np.dtype(dtype.lower())), dtype=kind)
+    if dtype == "Boolean":
+        return pl.Series(name, values > 0.5)
+    return pl.Series(name, values).cast(kind)

@@ -1,0 +1,253 @@
+"""A numeric column as codes: atoms for repeated values, quantile bins between them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.special import ndtri
+
+_KNOTS = 33
+_MAX_DECIMALS = 8
+# A value repeated by this share of the rows is an atom; so is every value of a column
+# of few values.
+_ATOM_SHARE, _ATOM_ROWS = 0.01, 5
+_FEW_VALUES, _ROWS_PER_FEW = 32, 3
+_ROWS_PER_BIN = 20
+
+
+class NumericColumn:
+    """Codes of one numeric column, ordered by value; "missing" is the last code.
+
+    Attributes
+    ----------
+    low, high : ndarray of shape (n_codes,)
+        Smallest and largest training value of each code; equal for an atom.
+    knots : ndarray of shape (n_codes, n_knots)
+        Empirical quantiles of the training values of each code.
+    frequencies : ndarray of shape (size,)
+        Share of each code among the training rows.
+    decimals : int or None
+        Decimals all training values have; None if more than 8.
+    discrete : bool
+        Whether most values of the column are repeated.
+    """
+
+    kind = "numeric"
+
+    def __init__(
+        self,
+        name: str,
+        low: np.ndarray,
+        high: np.ndarray,
+        knots: np.ndarray,
+        frequencies: np.ndarray,
+        decimals: int | None,
+        discrete: bool,
+        has_missing: bool,
+    ):
+        self.name = name
+        self.low = low
+        self.high = high
+        self.knots = knots
+        self.frequencies = frequencies
+        self.decimals = decimals
+        self.discrete = discrete
+        self.has_missing = has_missing
+        self._thresholds = (high[:-1] + low[1:]) / 2
+        starts = np.cumsum(frequencies) - frequencies
+        self._starts = starts[: len(low)]
+
+    @classmethod
+    def fit(cls, values: np.ndarray, name: str, max_bins: int) -> NumericColumn:
+        """Learn the codes of training values; NaN is missing."""
+        values = np.asarray(values, dtype=np.float64)
+        missing = np.isnan(values)
+        known = np.sort(values[~missing])
+        if np.isinf(known).any():
+            raise ValueError(
+                f"Column {name!r} contains infinity. Replace it by a number, or by NaN "
+                "if it is missing."
+            )
+        low, high, knots, counts = _codes(known, max_bins)
+        shares = np.append(counts, missing.sum()) if missing.any() else counts
+        distinct = 1 + np.count_nonzero(np.diff(known)) if len(known) else 0
+        return cls(
+            name,
+            low,
+            high,
+            knots,
+            shares / max(shares.sum(), 1),
+            _decimals(known),
+            bool(distinct < len(known) / 2),
+            bool(missing.any()),
+        )
+
+    @property
+    def size(self) -> int:
+        """Number of codes, "missing" included."""
+        return len(self.frequencies)
+
+    @property
+    def missing_code(self) -> int:
+        """Code of a missing cell, -1 where training had none."""
+        return self.size - 1 if self.has_missing else -1
+
+    @property
+    def bins(self) -> np.ndarray:
+        """Codes that are bins, in the order of their values."""
+        return np.flatnonzero(self.high > self.low)
+
+    @property
+    def code_values(self) -> np.ndarray:
+        """Normal score of each code."""
+        scores = np.zeros(self.size)
+        middle = self._starts + 0.5 * self.frequencies[: len(self.low)]
+        scores[: len(self.low)] = self._score(middle)
+        return scores
+
+    def _score(self, rank: np.ndarray) -> np.ndarray:
+        known = self.frequencies[: len(self.low)].sum()
+        return ndtri(np.clip(rank / max(known, 1e-12), 1e-4, 1 - 1e-4))
+
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        """Return the code of each value; values never seen get the nearest one."""
+        values = self._numbers(values)
+        missing = np.isnan(values)
+        codes = np.searchsorted(self._thresholds, values).astype(np.int32)
+        if not len(self.low):
+            codes[:] = -1
+        codes[missing] = self.missing_code
+        return codes
+
+    def scores(self, values: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """Return the normal score of each value, 0 where it is missing."""
+        values = self._numbers(values)
+        scores = np.zeros(len(values))
+        known = ~np.isnan(values)
+        if not len(self.low):
+            return scores
+        c, v = codes[known], values[known]
+        width = self.high[c] - self.low[c]
+        within = np.full(len(c), 0.5)
+        np.divide(v - self.low[c], width, out=within, where=width > 0)
+        rank = self._starts[c] + np.clip(within, 0, 1) * self.frequencies[c]
+        scores[known] = self._score(rank)
+        return scores
+
+    def _numbers(self, values: np.ndarray) -> np.ndarray:
+        values = np.asarray(values, dtype=np.float64)
+        if np.isinf(values).any():
+            raise ValueError(f"Column {self.name!r} contains infinity.")
+        return values
+
+    def draw(self, codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return a value for each code, by a uniform rank among its training values."""
+        rank = rng.random(len(codes))
+        if self.discrete:
+            rank = (np.floor(rank * _KNOTS) + 0.5) / _KNOTS
+        return self._values(codes, rank)
+
+    def point(self, probabilities: np.ndarray) -> np.ndarray:
+        """Return the median of each row's distribution over the codes."""
+        n = len(self.low)
+        if not n:
+            return np.full(len(probabilities), np.nan)
+        running = np.cumsum(probabilities[:, :n], axis=1)
+        half = 0.5 * running[:, -1:]
+        codes = np.minimum((running < half).sum(axis=1), n - 1)
+        rows = np.arange(len(codes))
+        share = np.maximum(probabilities[rows, codes], 1e-300)
+        before = running[rows, codes] - share
+        rank = np.clip((half[:, 0] - before) / share, 0, 1)
+        values = self._values(codes, rank)
+        if self.has_missing:
+            values[probabilities[:, -1] > 0.5] = np.nan
+        return values
+
+    def _values(self, codes: np.ndarray, rank: np.ndarray) -> np.ndarray:
+        missing = (codes == self.missing_code) | (codes < 0)
+        if not len(self.low):
+            return np.full(len(codes), np.nan)
+        codes = np.where(missing, 0, codes)
+        place = rank * (_KNOTS - 1)
+        left = np.minimum(place.astype(np.int64), _KNOTS - 2)
+        share = place - left
+        if self.discrete:
+            left, share = np.round(place).astype(np.int64), np.zeros(len(codes))
+            right = left
+        else:
+            right = left + 1
+        values = self.knots[codes, left] * (1 - share) + self.knots[codes, right] * share
+        if self.decimals is not None:
+            values = np.round(values, self.decimals)
+        values = np.clip(values, self.low[codes], self.high[codes])
+        values[missing] = np.nan
+        return values
+
+    def codes_of(self, value: Any) -> np.ndarray:
+        """Return the code a condition on this column admits."""
+        try:
+            number = float(value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"Column {self.name!r} is numeric; got the condition {value!r}."
+            ) from error
+        return self.encode(np.array([number]))
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the learned state as plain values."""
+        names = ("name", "low", "high", "knots", "frequencies", "decimals")
+        state = {n: getattr(self, n) for n in (*names, "discrete", "has_missing")}
+        return {"kind": self.kind, **state}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> NumericColumn:
+        """Make the column from plain values."""
+        return cls(**{k: v for k, v in state.items() if k != "kind"})
+
+
+def _codes(
+    known: np.ndarray, max_bins: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return bounds, knots and counts of the codes of sorted values."""
+    n = len(known)
+    if not n:
+        return np.empty(0), np.empty(0), np.empty((0, _KNOTS)), np.empty(0)
+    values, first, counts = np.unique(known, return_index=True, return_counts=True)
+    few = len(values) <= _FEW_VALUES and n >= _ROWS_PER_FEW * len(values)
+    atom = counts >= max(_ATOM_ROWS, _ATOM_SHARE * n)
+    if few or len(values) == 1:
+        atom[:] = True
+    free = int(counts[~atom].sum())
+    wanted = int(np.clip(free // _ROWS_PER_BIN, 1, max_bins))
+    per_bin = max(1.0, free / wanted)
+    # A bin ends where it is full or where the next value is an atom.
+    edges = [0]
+    held = 0.0
+    for i in range(len(values) - 1):
+        held = 0.0 if atom[i] else held + counts[i]
+        if atom[i] or atom[i + 1] or held >= per_bin:
+            edges.append(i + 1)
+            held = 0.0
+    last = np.array([*edges[1:], len(values)], dtype=np.int64) - 1
+    low, high = values[edges], values[last]
+    starts = first[edges]
+    totals = np.diff(np.append(starts, n)).astype(np.float64)
+    ranks = np.linspace(0, 1, _KNOTS)
+    place = starts[:, None] + ranks * (totals[:, None] - 1)
+    left = np.floor(place).astype(np.int64)
+    right = np.minimum(left + 1, n - 1)
+    share = place - left
+    knots = known[left] * (1 - share) + known[right] * share
+    # Interpolation between two values of one code stays within the code.
+    return low, high, np.clip(knots, low[:, None], high[:, None]), totals
+
+
+def _decimals(known: np.ndarray) -> int | None:
+    if len(known) > 20_000:
+        known = known[:: len(known) // 20_000]
+    for decimals in range(_MAX_DECIMALS + 1):
+        if np.array_equal(np.round(known, decimals), known):
+            return decimals
+    return None
