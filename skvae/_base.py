@@ -21,6 +21,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from skvae._compat import HasMethods, Interval, StrOptions, fit_context
 from skvae._docs import estimator
 from skvae._fitting import Fitting
+from skvae._imputing import imputed
 from skvae._latent import LatentMixin
 from skvae._random import draw_torch_generator
 from skvae._rows import RowDataset
@@ -364,6 +365,38 @@ class BaseAutoencoder(
             rows = self._draw_rows(z, generator)
         return self._restored(rows)
 
+    def impute(
+        self, X: Any, n_samples: int | None = None, random_state: Any = None
+    ) -> Any:
+        """Fill the missing cells of rows; observed cells come back untouched.
+
+        A variational model averages over codes drawn from the posterior of the
+        observed cells, weighted by importance; a deterministic one takes its
+        reconstruction.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_samples, n_features)
+            Rows; NaN and None are missing.
+        n_samples : int, default=None
+            Number of completed copies to draw (multiple imputation). None fills in
+            expected values: means of numbers, most probable levels of categories.
+        random_state : int, RandomState instance or None, default=None
+            Seeds the draws; an int gives the same copies at every call.
+
+        Returns
+        -------
+        X_filled : {ndarray, DataFrame} of shape (n_samples, n_features), or list
+            Completed rows in the container of `X`; a list of copies where
+            `n_samples` is given.
+        """
+        check_is_fitted(self)
+        if n_samples is not None and (
+            not isinstance(n_samples, Integral) or n_samples < 1
+        ):
+            raise ValueError(f"n_samples must be an integer >= 1. Got {n_samples!r}.")
+        return imputed(self, X, n_samples, random_state)
+
     def score(self, X: Any, y: Any = None) -> float:
         """Compute the mean of `score_samples` over rows; higher is better.
 
@@ -413,12 +446,15 @@ class BaseAutoencoder(
             )
         return Z
 
-    def _dataset(self, X: Any, **arrays: Any) -> RowDataset:
-        module = self._module
-        parameter = next(module.parameters())
-        if not self._columns.has_missing and not self._columns.tolerates_missing:
-            self._refuse_missing(X)
-        rows = self._columns.to_rows(X, _NUMPY_DTYPE[parameter.dtype])
+    def _dataset(
+        self, X: Any, rows: dict[str, Any] | None = None, **arrays: Any
+    ) -> RowDataset:
+        """Return validated rows, or rows already coded, as a dataset."""
+        parameter = next(self._module.parameters())
+        if rows is None:
+            if not self._columns.has_missing and not self._columns.tolerates_missing:
+                self._refuse_missing(X)
+            rows = self._columns.to_rows(X, _NUMPY_DTYPE[parameter.dtype])
         return RowDataset(
             self._columns, {**rows, **arrays}, parameter.dtype, parameter.device
         )

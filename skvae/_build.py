@@ -124,7 +124,7 @@ def build_module(
         encoder_net,
         decoder_net,
         likelihood,
-        prior=_prior(arch, generator) if arch.variational else None,
+        prior=_prior(arch, n_in, generator) if arch.variational else None,
         features=features,
         corruption=corruption,
         code_activation=_code_activation(arch.code_activation),
@@ -201,12 +201,11 @@ def _likelihood(arch: Architecture) -> Any:
     return kind(arch.n_features)
 
 
-def _prior(arch: Architecture, generator: torch.Generator) -> Any:
+def _prior(arch: Architecture, width: int, generator: torch.Generator) -> Any:
     if arch.prior == "normal":
         return NormalPrior(arch.n_components)
     if arch.prior == "mixture":
         return MixturePrior(arch.n_components, n_mixture=arch.n_mixture)
-    width = arch.n_features * (2 if arch.has_mask else 1)
     pseudo = torch.empty(arch.n_mixture, width, dtype=getattr(torch, arch.dtype))
     return VampPrior(arch.n_components, pseudo.normal_(generator=generator))
 

@@ -31,6 +31,7 @@ from skvae._training import (
     subset,
 )
 from skvae.objectives import Objective
+from skvae.priors import VampPrior
 
 _SMALL = 50  # Rows below which none are held out.
 _MAX_HELD_OUT = 10_000
@@ -316,6 +317,9 @@ class Fitting:
         rows = train[sample_of_rows(len(train), est.n_features_in_, rng)]
         if est.likelihood_ == "table":
             self._start_table(dataset.take(train)["x"].cpu().numpy())
+            if isinstance(module.prior, VampPrior):
+                inputs = module.encoder_input(**dataset.take(rows))
+                start_prior(module, inputs, self.seeds.init)
             return
         X = dataset.take(rows)["x"].cpu().numpy()
         classical = (

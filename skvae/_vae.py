@@ -14,8 +14,9 @@ from sklearn.utils.validation import check_is_fitted
 from skvae._base import BaseAutoencoder, Recipe
 from skvae._compat import Interval, StrOptions
 from skvae._docs import estimator
+from skvae._imputing import drawn_given
 from skvae._module import log_mean_exp
-from skvae._random import torch_generator
+from skvae._random import draw_torch_generator, torch_generator
 from skvae.objectives import KLDivergence, NegativeLogLikelihood
 from skvae.priors import normal_kl
 
@@ -299,6 +300,51 @@ class VAE(BaseAutoencoder):
                 ConvergenceWarning,
                 stacklevel=6,
             )
+
+    def sample(
+        self, n_samples: int = 1, random_state: Any = None, *, given: Any = None
+    ) -> Any:
+        """Draw new rows from the model, with some columns given if asked for.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Rows to draw; for each row of `given` if that is a frame.
+        random_state : int, RandomState instance or None, default=None
+            Seeds the draw; an int gives the same rows at every call.
+        given : dict or DataFrame, default=None
+            Values of columns, such as ``{"income": ">50K", "age": 30}``, or partly
+            filled rows. The other columns are drawn from their distribution given
+            these, by importance sampling; a warning says where few proposals carry
+            the weight. A number stands for the bin it lies in. Needs a model with
+            ``likelihood="table"``.
+
+        Returns
+        -------
+        X : {ndarray, DataFrame} of shape (n_samples, n_features)
+            Rows in the units, and the container, seen in `fit`.
+
+        Raises
+        ------
+        ValueError
+            If `given` names an unknown column or level.
+        """
+        if given is None:
+            return super().sample(n_samples, random_state)
+        check_is_fitted(self)
+        if not isinstance(n_samples, Integral) or n_samples < 1:
+            raise ValueError(f"n_samples must be an integer >= 1. Got {n_samples!r}.")
+        if self._columns.kind != "table":
+            raise ValueError(
+                "given needs a model with likelihood='table', this one has "
+                f"likelihood={self.likelihood_!r}. Fit VAE(likelihood='table')."
+            )
+        device = next(self._module.parameters()).device
+        generator = draw_torch_generator(random_state, device)
+        with self._inference():
+            codes = drawn_given(self, int(n_samples), given, generator)
+        rng = np.random.default_rng(int(generator.initial_seed()))
+        return self._columns.codec.decode(codes, rng)
 
     def _draw_codes(self, n: int, generator: torch.Generator) -> torch.Tensor:
         z = self._module.prior_distribution().draw(n, generator)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from scipy.sparse import issparse
 from sklearn.base import (
     BaseEstimator,
     MetaEstimatorMixin,
@@ -101,6 +102,11 @@ class AutoencoderImputer(
         self : object
             The fitted imputer.
         """
+        if issparse(X):
+            raise TypeError(
+                "Sparse data was passed for X, but dense data is required. Use "
+                "'.toarray()' to convert to a dense numpy array."
+            )
         estimator = self._default(X) if self.estimator is None else clone(self.estimator)
         if self.random_state is not None and (
             estimator.get_params(deep=False).get("random_state", 0) is None

@@ -1,0 +1,308 @@
+"""Missing cells and conditions: what a fitted model expects where it was not told.
+
+Both are importance sampling. Codes are proposed from a distribution q that can be
+drawn from, weighted by p(z) p(x_known | z) / q(z), and what they decode to is
+averaged or drawn by these weights.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skvae._random import draw_torch_generator
+from skvae._table import Container, fill_cells, missing_cells
+
+_DRAWS = 1000
+_DRAWS_TABLE = 100
+_REFINEMENTS = 20
+_PROPOSALS = 4096
+_WIDENED = 1.5
+# Share of proposals that ignores the condition, so that no weight is without bound.
+_DEFENSIVE = 0.1
+
+
+def imputed(estimator: Any, X: Any, n_samples: int | None, random_state: Any) -> Any:
+    """Fill the missing cells of rows; see `VAE.impute`.
+
+    Parameters
+    ----------
+    estimator : BaseAutoencoder
+        A fitted autoencoder.
+    X : {array-like, DataFrame} of shape (n_samples, n_features)
+        Rows with missing cells.
+    n_samples : int or None
+        Completed copies to draw; None fills in expected values.
+    random_state : int, RandomState instance or None
+        Seeds the draws.
+
+    Returns
+    -------
+    filled : array, DataFrame or list of them
+        Completed rows.
+    """
+    rows = estimator._validate(X, reset=False)
+    cells = missing_cells(X if estimator._columns.kind == "table" else rows)
+    source = X if estimator._columns.kind == "table" else rows
+    device = next(estimator._module.parameters()).device
+    # Single imputation is deterministic: its draws are fixed with the model.
+    seed = estimator.evaluation_seed_ if n_samples is None else random_state
+    generator = draw_torch_generator(seed, device)
+    incomplete = np.flatnonzero(cells.any(axis=1))
+    copies = []
+    for _ in range(n_samples or 1):
+        filled = source
+        if len(incomplete):
+            some = _take_rows(source, incomplete)
+            guess = _guesses(estimator, some, generator, draw=n_samples is not None)
+            filled = _scattered(source, guess, incomplete, cells)
+        if estimator._columns.kind != "table":
+            filled = Container.of(X).restore(np.asarray(filled))
+        copies.append(filled)
+    return copies[0] if n_samples is None else copies
+
+
+def _take_rows(X: Any, index: np.ndarray) -> Any:
+    if hasattr(X, "iloc"):
+        return X.iloc[index]
+    return X[index]
+
+
+def _scattered(X: Any, guess: Any, index: np.ndarray, cells: np.ndarray) -> Any:
+    """Return X with the missing cells of the rows `index` taken from `guess`."""
+    place = np.zeros(len(cells), dtype=np.int64)
+    place[index] = np.arange(len(index))
+    return fill_cells(X, _take_rows(guess, place), cells)
+
+
+def _guesses(estimator: Any, X: Any, generator: torch.Generator, *, draw: bool) -> Any:
+    """Return complete rows, of which only the missing cells matter."""
+    columns, module = estimator._columns, estimator._module
+    if module.prior is None or not (columns.kind == "table" or columns.has_missing):
+        return _refined(estimator, X)
+    arrays = None
+    if columns.kind == "table":
+        codes = columns.codec.encode(X, unknown_missing=True)
+        values = columns.codec.encode_values(X, codes).astype(estimator._dtype)
+        arrays = {"x": codes.astype(np.int64), "values": values}
+    dataset = estimator._dataset(X, arrays)
+    n_draws = _DRAWS_TABLE if columns.kind == "table" else _DRAWS
+    parts = []
+    with estimator._inference():
+        for _, batch in estimator._chunks(dataset, repeats=n_draws):
+            condition = estimator._usual_condition(len(batch["x"]))
+            raw, share = _weighted_draws(module, batch, condition, n_draws, generator)
+            parts.append(_read(estimator, module, raw, share, generator, draw=draw))
+    return columns.joined(parts)
+
+
+def _weighted_draws(
+    module: Any,
+    batch: dict[str, Tensor],
+    condition: Tensor | None,
+    n_draws: int,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Return decoded draws (n_draws, rows, outputs) and weights (n_draws, rows)."""
+    mean, _ = module.posterior(module.encoder_input(**batch))
+    noise = torch.empty(n_draws, mean.shape[1], dtype=mean.dtype, device=mean.device)
+    noise.normal_(generator=generator)
+    batch = dict(batch) if condition is None else {**batch, "condition": condition}
+    log_weights, z = module.log_weights(noise, **batch)
+    return module.decode(z, condition), torch.softmax(log_weights, dim=0)
+
+
+def _read(
+    estimator: Any,
+    module: Any,
+    raw: Tensor,
+    share: Tensor,
+    generator: torch.Generator,
+    *,
+    draw: bool,
+) -> Any:
+    """Return expected or drawn rows, in the units of the data."""
+    columns, likelihood = estimator._columns, module.likelihood
+    if draw:
+        which = torch.multinomial(share.T, 1, generator=generator).squeeze(1)
+        chosen = raw[which, torch.arange(raw.shape[1], device=raw.device)]
+        if columns.kind == "table":
+            chosen = _without_missing(columns, chosen)
+        return columns.draw(likelihood, chosen, generator)
+    expected = torch.einsum("kb,kbl->bl", share, likelihood.mean(raw))
+    if columns.kind == "table":
+        logits = _without_missing(columns, torch.log(expected.clamp_min(1e-30)))
+        return columns.point(likelihood, logits)
+    return columns.from_scaled(expected.cpu().numpy())
+
+
+def _without_missing(columns: Any, logits: Tensor) -> Tensor:
+    """Rule the code "missing" out of every column that has other codes."""
+    codec = columns.codec
+    position = codec.offsets + codec.missing_code
+    position = position[(codec.missing_code >= 0) & (codec.sizes > 1)]
+    logits = logits.clone()
+    logits[..., torch.as_tensor(position, device=logits.device)] = -60.0
+    return logits
+
+
+def _refined(estimator: Any, X: Any) -> np.ndarray:
+    """Fill by repeated reconstruction, from the column means [1]_.
+
+    References
+    ----------
+    .. [1] Rezende, Mohamed, Wierstra (2014). Stochastic Backpropagation, appendix F.
+       arXiv:1401.4082
+    """
+    cells = np.isnan(X)
+    columns, module = estimator._columns, estimator._module
+    filled = np.where(cells, columns.center, X)
+    if columns.has_missing:
+        dataset = estimator._dataset(X)
+        with estimator._inference():
+            parts = [module(**batch) for _, batch in estimator._chunks(dataset)]
+        scaled = np.concatenate([p.reconstruction.cpu().numpy() for p in parts])
+        return np.where(cells, columns.from_scaled(scaled), X)
+    for _ in range(_REFINEMENTS):
+        dataset = estimator._dataset(filled)
+        with estimator._inference():
+            scaled = np.concatenate(
+                [
+                    module(**{**batch, **_told(estimator, batch)})
+                    .reconstruction.cpu()
+                    .numpy()
+                    for _, batch in estimator._chunks(dataset)
+                ]
+            )
+        filled = np.where(cells, columns.from_scaled(scaled), X)
+    return filled
+
+
+def _told(estimator: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    condition = estimator._usual_condition(len(batch["x"]))
+    return {} if condition is None else {"condition": condition}
+
+
+# -- conditions on any columns ---------------------------------------------------------
+
+
+def drawn_given(
+    estimator: Any, n: int, given: Any, generator: torch.Generator
+) -> np.ndarray:
+    """Draw rows of a table in which some cells are given; see `VAE.sample`.
+
+    Parameters
+    ----------
+    estimator : VAE
+        A fitted table model.
+    n : int
+        Rows to draw, for each partly filled row of a frame.
+    given : dict or DataFrame
+        Values of columns, or partly filled rows.
+    generator : torch.Generator
+        Seeds the draw.
+
+    Returns
+    -------
+    codes : ndarray of shape (n_rows, n_columns)
+        Codes; the given cells have theirs.
+    """
+    drawn = []
+    for known in _conditions(estimator, given):
+        drawn.append(_drawn_given_one(estimator, n, known, generator))
+    return np.concatenate(drawn)
+
+
+def _conditions(estimator: Any, given: Any) -> Iterator[dict[int, np.ndarray]]:
+    codec = estimator._columns.codec
+    if hasattr(given, "columns"):
+        missing = missing_cells(given)
+        for i in range(len(missing)):
+            row = {
+                name: given[name][i] if not hasattr(given, "iloc") else given[name].iloc[i]
+                for j, name in enumerate(given.columns)
+                if not missing[i, j]
+            }
+            yield dict(codec.codes_of(name, value) for name, value in row.items())
+        return
+    yield dict(codec.codes_of(name, value) for name, value in given.items())
+
+
+def _drawn_given_one(
+    estimator: Any, n: int, known: dict[int, np.ndarray], generator: torch.Generator
+) -> np.ndarray:
+    module, codec = estimator._module, estimator._columns.codec
+    prior = module.prior_distribution()
+    device, width = generator.device, estimator._module.likelihood.n_outputs
+    x = torch.full((1, len(codec.sizes)), -1, dtype=torch.int64, device=device)
+    for j, codes in known.items():
+        x[0, j] = int(codes[0])
+    proposals = _proposals(module, prior, x, generator)
+    log_weights = prior.log_prob(proposals) - _proposal_density(module, prior, x, proposals)
+    step = max(1, (1 << 22) // width)
+    log_weights = log_weights + torch.cat(
+        [
+            module.likelihood.log_prob(x.expand(len(part), -1), module.decode(part))
+            for part in proposals.split(step)
+        ]
+    )
+    share = torch.softmax(log_weights, dim=0)
+    effective = float(1.0 / share.square().sum())
+    if effective < min(n, 100):
+        warnings.warn(
+            f"The given cells are rare in the model: {effective:.0f} of "
+            f"{len(share)} proposals carry the weight, so the rows drawn resemble each "
+            "other.",
+            UserWarning,
+            stacklevel=5,
+        )
+    which = torch.multinomial(share, n, replacement=True, generator=generator)
+    chosen = proposals[which]
+    codes = torch.cat(
+        [module.likelihood.draw(module.decode(c), generator) for c in chosen.split(step)]
+    )
+    for j in known:
+        codes[:, j] = x[0, j]
+    return codes.cpu().numpy()
+
+
+def _guide(module: Any, prior: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a mixture near the codes of the condition: log-weights, means, log-vars."""
+    if not hasattr(prior, "means"):
+        k = module.prior.n_components
+        zero = torch.zeros(1, k, device=x.device)
+        return torch.zeros(1, device=x.device), zero, zero
+    fit = module.likelihood.log_prob(
+        x.expand(len(prior.means), -1), module.decode(prior.means)
+    )
+    wide = prior.log_vars + 2 * float(np.log(_WIDENED))
+    return torch.log_softmax(prior.log_weights + fit, dim=0), prior.means, wide
+
+
+def _proposals(
+    module: Any, prior: Any, x: Tensor, generator: torch.Generator
+) -> Tensor:
+    log_weights, means, log_vars = _guide(module, prior, x)
+    guided = int(_PROPOSALS * (1 - _DEFENSIVE))
+    which = torch.multinomial(
+        log_weights.exp(), guided, replacement=True, generator=generator
+    )
+    noise = torch.empty(guided, means.shape[1], dtype=means.dtype, device=means.device)
+    noise.normal_(generator=generator)
+    near = means[which] + torch.exp(0.5 * log_vars[which]) * noise
+    return torch.cat([near, prior.draw(_PROPOSALS - guided, generator).to(near)])
+
+
+def _proposal_density(module: Any, prior: Any, x: Tensor, z: Tensor) -> Tensor:
+    """Return log q of the proposals: the guided mixture and the prior, mixed."""
+    log_weights, means, log_vars = _guide(module, prior, x)
+    squared = (z.unsqueeze(1) - means).square() * torch.exp(-log_vars)
+    normal = -0.5 * (squared + log_vars + float(np.log(2 * np.pi))).sum(-1)
+    near = torch.logsumexp(normal + log_weights, dim=1) + float(np.log1p(-_DEFENSIVE))
+    anywhere = prior.log_prob(z) + float(np.log(_DEFENSIVE))
+    return torch.logaddexp(near, anywhere)
