@@ -15,7 +15,7 @@ _HOMES = {
     "VAE": "skvae._vae",
 }
 
-__all__ = ["AutoencoderTransformer", "ConditionalVAE", "Recipe", "VAE", "__version__"]
+__all__ = ["VAE", "AutoencoderTransformer", "ConditionalVAE", "Recipe", "__version__"]
 
 if TYPE_CHECKING:
     from skvae._autoencoder import AutoencoderTransformer

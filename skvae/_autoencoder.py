@@ -5,7 +5,6 @@ from __future__ import annotations
 from numbers import Real
 from typing import Any, ClassVar
 
-
 from skvae._base import BaseAutoencoder, Recipe
 from skvae._compat import Interval, StrOptions
 from skvae._deterministic import DeterministicMixin
@@ -141,5 +140,3 @@ class AutoencoderTransformer(DeterministicMixin, BaseAutoencoder):
             tied=self.tied_weights,
             likelihood="gaussian",
         )
-
-

@@ -281,8 +281,8 @@ class BaseAutoencoder(
         except BaseException:
             kept = {k: v for k, v in vars(self).items() if k.startswith("_callback")}
             kept |= {k: v for k, v in vars(self).items() if k.startswith("_skl")}
-            vars(self).clear()
-            vars(self).update({**before, **kept})
+            self.__dict__.clear()
+            self.__dict__.update({**before, **kept})
             raise
 
     # -- codes and rows ----------------------------------------------------------------
@@ -446,9 +446,7 @@ class BaseAutoencoder(
             )
         return Z
 
-    def _dataset(
-        self, X: Any, rows: dict[str, Any] | None = None, **arrays: Any
-    ) -> RowDataset:
+    def _dataset(self, X: Any, rows: Any = None, **arrays: Any) -> RowDataset:
         """Return validated rows, or rows already coded, as a dataset."""
         parameter = next(self._module.parameters())
         if rows is None:
@@ -491,7 +489,9 @@ class BaseAutoencoder(
         return codes
 
     def _output_dtype(self, X: Any) -> Any:
-        return X.dtype if isinstance(getattr(X, "dtype", None), np.dtype) else np.float64
+        return (
+            X.dtype if isinstance(getattr(X, "dtype", None), np.dtype) else np.float64
+        )
 
     @property
     def _dtype(self) -> Any:

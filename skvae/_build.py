@@ -104,14 +104,19 @@ def build_module(
     if features is not None:
         n_in = features.n_out
     n_code = arch.n_components * (2 if arch.variational else 1)
+    encoder_net: Any
     if encoder is None:
         encoder_net = _network(arch, n_in, n_code, arch.n_components, False, generator)
     else:
-        encoder_net = build_network(encoder, n_in, n_code, generator=generator)
+        encoder_net = build_network(
+            encoder, n_in, n_code, generator=generator, name="encoder"
+        )
     n_in_decoder = arch.n_components + arch.n_conditions
     n_out = likelihood.n_outputs
     if decoder is not None:
-        decoder_net = build_network(decoder, n_in_decoder, n_out, generator=generator)
+        decoder_net = build_network(
+            decoder, n_in_decoder, n_out, generator=generator, name="decoder"
+        )
     elif arch.table:
         decoder_net = _table_decoder(arch, n_in_decoder, n_out, generator)
     elif arch.tied:
@@ -195,7 +200,7 @@ def _table_decoder(
 def _likelihood(arch: Architecture) -> Any:
     if arch.table:
         return TableLikelihood(arch.table["sizes"])
-    kind = LIKELIHOODS[arch.likelihood]
+    kind: Any = LIKELIHOODS[arch.likelihood]
     if arch.likelihood == "gaussian":
         return kind(arch.n_features, noise=arch.noise)
     return kind(arch.n_features)

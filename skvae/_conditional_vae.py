@@ -270,7 +270,7 @@ class ConditionalVAE(VAE):
         return self.inverse_transform(self._encode_rows(X), y)
 
     # -- scores and classes ------------------------------------------------------------
-    def score_samples(  # type: ignore[override]
+    def score_samples(
         self, X: Any, y: Any = None, *, n_importance_samples: int = 32
     ) -> np.ndarray:
         """Compute a lower bound of the log-likelihood of each row.
@@ -372,5 +372,4 @@ class ConditionalVAE(VAE):
             Classes.
         """
         probabilities = self.predict_proba(X)
-        return self.classes_[probabilities.argmax(axis=1)]
-
+        return np.asarray(self.classes_)[probabilities.argmax(axis=1)]

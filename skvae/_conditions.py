@@ -59,9 +59,7 @@ class ConditionColumn:
         if self.classes is None:
             numbers = np.asarray(values, dtype=np.float64)
             return ((numbers - self.mean) / self.sd)[:, None]
-        codes = np.minimum(
-            np.searchsorted(self.classes, values), len(self.classes) - 1
-        )
+        codes = np.minimum(np.searchsorted(self.classes, values), len(self.classes) - 1)
         unseen = self.classes[codes] != values
         if np.any(unseen):
             raise ValueError(

@@ -66,7 +66,7 @@ class DeterministicMixin:
         return -error / self.n_features_in_
 
     def _squared_errors(self: Any, X: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return, for each row, the squared error and the squared distance to the mean."""
+        """Return squared error and squared distance to the mean, for each row."""
         dataset = self._dataset(X)
         module = self._module
         error = np.empty(len(dataset), dtype=self._dtype)
@@ -90,7 +90,7 @@ class DeterministicMixin:
         """Keep what scores and samples need: mean, residual variance, some codes."""
         columns, module = self._columns, self._module
         self.center_, self.scale_ = columns.center, columns.scale
-        rows = slice(None)
+        rows: Any = slice(None)
         if len(dataset) > _MAX_CODES:
             rng = np.random.RandomState(self.evaluation_seed_)
             rows = np.sort(rng.choice(len(dataset), _MAX_CODES, replace=False))

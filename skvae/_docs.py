@@ -9,11 +9,11 @@ from typing import Any, TypeVar, dataclass_transform
 T = TypeVar("T", bound=type)
 
 PARAMETERS = {
-    "n_components": '''
+    "n_components": """
 n_components : int or "auto", default="auto"
     Components of the code. ``"auto"`` is half the columns, at most 10. More
     components than columns are allowed.
-''',
+""",
     "hidden_layer_sizes": """
 hidden_layer_sizes : tuple of int or "auto", default="auto"
     Hidden units of the encoder, from the data to the code; the decoder mirrors
@@ -25,22 +25,22 @@ activation : {"silu", "relu", "tanh", "logistic", "gelu", "elu", "leaky_relu", \
         "softplus", "identity"}, default="silu"
     Activation of the hidden units.
 """,
-    "batch_size": '''
+    "batch_size": """
 batch_size : int or "auto", default="auto"
     Rows an optimiser step. ``"auto"`` is ``min(128, n_samples)``, 256 above
     50 000 rows, 512 for tables above 10 000.
-''',
+""",
     "learning_rate_init": """
 learning_rate_init : float or "auto", default="auto"
     Peak step size of AdamW. It rises over the first 5 % of the steps and falls
     to zero along a cosine. ``"auto"`` is 0.001, and 0.003 for tables.
 """,
-    "max_iter": '''
+    "max_iter": """
 max_iter : int or "auto", default="auto"
     Epochs at most. ``"auto"`` is enough for about 3000 optimiser steps (500
     below 50 rows) and at least 5. With 0 the model is the one training would
     start at: PCA, or factor analysis.
-''',
+""",
     "early_stopping": """
 early_stopping : bool, default=True
     Whether to hold rows out, keep the weights with the best held-out loss (the
@@ -51,11 +51,11 @@ early_stopping : bool, default=True
 validation_fraction : float, default=0.1
     Share of the rows held out, at least 10 and at most 10 000 rows.
 """,
-    "n_iter_no_change": '''
+    "n_iter_no_change": """
 n_iter_no_change : int or "auto", default="auto"
     Epochs without a better held-out loss before training stops. ``"auto"`` is a
     fifth of ``max_iter``.
-''',
+""",
     "warm_start": """
 warm_start : bool, default=False
     Whether ``fit`` goes on from the weights of the last fit.
@@ -77,12 +77,12 @@ weight_decay : float, default=0.0
 dropout : float, default=0.0
     Share of hidden units dropped while training, in [0, 1).
 """,
-    "init": '''
+    "init": """
 init : {"auto", "random"}, default="auto"
     Where training starts. ``"auto"`` adds a linear path to the networks and
     starts at the classical model; ``"random"`` is a plain network with random
     weights.
-''',
+""",
     "encoder": """
 encoder : torch.nn.Module, callable or None, default=None
     Own encoder: a module (copied, never trained in place) or a factory
@@ -93,17 +93,17 @@ encoder : torch.nn.Module, callable or None, default=None
 decoder : torch.nn.Module, callable or None, default=None
     Own decoder, as for `encoder`.
 """,
-    "scale": '''
+    "scale": """
 scale : "auto" or None, default="auto"
     ``"auto"`` leaves data in [0, 1] alone, divides non-negative integers of one
     common range by their maximum, and standardises the columns otherwise. It is
     undone wherever rows are returned. None trains on the data as they are.
-''',
-    "categorical_features": '''
+""",
+    "categorical_features": """
 categorical_features : "from_dtype" or array-like, default="from_dtype"
     Columns that are categories though they hold numbers: names, indices or a
     boolean mask. ``"from_dtype"`` takes the columns that are not numeric.
-''',
+""",
     "missing_values": """
 missing_values : {"mask", "error"}, default="mask"
     ``"mask"`` accepts NaN: such cells are left out of the loss and the encoder is
@@ -122,67 +122,67 @@ callbacks : list of skorch callbacks or None, default=None
 net_params : dict or None, default=None
     Anything else a skorch net takes, such as ``{"optimizer": torch.optim.SGD}``.
 """,
-    "input_noise": '''
+    "input_noise": """
 input_noise : float or "auto", default="auto"
     Standard deviation of gaussian noise on the encoder's input while training, in
     scaled units. ``"auto"`` is 0.1 below 2000 rows and 0 from there on.
-''',
-    "likelihood": r'''
+""",
+    "likelihood": r"""
 likelihood : {"auto", "gaussian", "bernoulli", "continuous_bernoulli", \
         "poisson", "table"}, default="auto"
     Family of :math:`p(x \mid z)`. ``"table"`` gives every column a categorical
     head over its levels, repeated values and quantile bins. ``"auto"`` is table
     where a column is not numeric or a cell is missing, bernoulli for data in
     {0, 1} and gaussian otherwise.
-''',
-    "noise": r'''
+""",
+    "noise": r"""
 noise : {"auto", "feature", "shared", "heteroscedastic"} or float, default="auto"
     Scale of a gaussian likelihood: one variance a column, one for all, one that
     depends on the code, or a fixed standard deviation in scaled units. ``"auto"``
     is one a column.
-''',
-    "beta": r'''
+""",
+    "beta": r"""
 beta : float or "auto", default="auto"
     Weight of the divergence in the loss. Scores always use 1. ``"auto"`` is 1,
     and 0.7 for tables.
-''',
-    "kl_warmup": r'''
+""",
+    "kl_warmup": r"""
 kl_warmup : float or "auto", default="auto"
     Share of the training over which beta rises from 0, in [0, 1]. ``"auto"`` is 0
     from a classical start and 0.1 from a random one.
-''',
-    "free_bits": r'''
+""",
+    "free_bits": r"""
 free_bits : float, default=0.0
     Nats a component may use at no cost.
-''',
-    "n_importance_samples": r'''
+""",
+    "n_importance_samples": r"""
 n_importance_samples : int, default=1
     Draws of the code per row while training; above 1 the importance-weighted
     bound is maximised [2]_.
-''',
-    "prior": r'''
+""",
+    "prior": r"""
 prior : {"auto", "normal", "mixture", "vamp"}, default="auto"
     Family of :math:`p(z)`: standard normal; a mixture of normals learned with
     the model, fitted to the codes at the start; or a mixture of the posteriors
     of learned pseudo-rows (VampPrior) [3]_. ``"auto"`` is a mixture for tables
     that start at one, and normal otherwise.
-''',
+""",
 }
 
 ATTRIBUTES = {
-    "kl_per_component_": '''
+    "kl_per_component_": """
 kl_per_component_ : ndarray of shape (n_components,)
     Mean divergence of each component's posterior from a standard normal over the
     training rows, in nats.
-''',
-    "n_active_components_": '''
+""",
+    "n_active_components_": """
 n_active_components_ : int
     Components whose posterior mean has a variance above 0.01 over the rows.
-''',
-    "noise_": '''
+""",
+    "noise_": """
 noise_ : str or float
     Resolved `noise`.
-''',
+""",
     "n_components_": """
 n_components_ : int
     Components of the code.
@@ -255,7 +255,8 @@ def estimator(cls: T) -> T:
     Lines ``%(name)s`` of the docstring are replaced by the shared text of the
     parameter or attribute ``name``.
     """
-    made = dataclass(cls, eq=False, repr=False, kw_only=True)  # type: ignore[call-overload]
+    make: Any = dataclass(eq=False, repr=False, kw_only=True)
+    made = make(cls)
     made.__doc__ = _filled(cls.__doc__ or "")
     return made
 
@@ -270,4 +271,3 @@ def _filled(doc: str) -> str:
         else:
             lines.append(line)
     return "\n".join(lines)
-

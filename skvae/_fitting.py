@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 from skvae._build import Architecture, build_module, corruption_of, resolved_terms
 from skvae._networks import LinearPlusMLP, TiedDecoder
+from skvae._plan import TrainingPlan
 from skvae._random import draw_seeds, torch_generator
 from skvae._rows import NumericColumns, RowDataset
 from skvae._starts import (
@@ -25,7 +27,6 @@ from skvae._table import Container, TableCodec, fit_mixture
 from skvae._table_model import TableColumns, start_at_mixture
 from skvae._threads import limited_threads
 from skvae._training import (
-    TrainingPlan,
     history_rows,
     make_net,
     subset,
@@ -126,7 +127,7 @@ class Fitting:
             estimator=est,
             X=self.user_X,
             y=self._hook_y,
-            reconstruction_attributes=lambda: {},
+            reconstruction_attributes=dict,
         )
         return est
 
@@ -157,7 +158,7 @@ class Fitting:
 
     def _multiply_adds(self) -> float:
         widths = [self.estimator.n_features_in_, *self.hidden]
-        return 2.0 * 128 * sum(a * b for a, b in zip(widths, widths[1:], strict=False))
+        return 2.0 * 128 * sum(a * b for a, b in pairwise(widths))
 
     def _fit_columns(self, X: Any) -> Any:
         est = self.estimator
@@ -406,9 +407,7 @@ class Fitting:
         est.best_loss_ = net.best_loss_ if math.isfinite(net.best_loss_) else None
 
     # -- scikit-learn's callbacks ------------------------------------------------------
-    def _epoch_hook(
-        self, net: Any, context: Any, earlier: list[dict[str, Any]]
-    ) -> Any:
+    def _epoch_hook(self, net: Any, context: Any, earlier: list[dict[str, Any]]) -> Any:
         est = self.estimator
         if not getattr(est, "_skl_callbacks", None):
             return None
@@ -449,4 +448,3 @@ def _check_support(X: Any, likelihood: str) -> None:
             f"likelihood={likelihood!r} needs data in [0, 1], got values in "
             f"[{low}, {high}]."
         )
-

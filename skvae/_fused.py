@@ -360,33 +360,39 @@ def _closed_form(
     if net.output.name != "identity":
         grad = net.output.backward(grad, saved.pop())
     head = grad[:, : net.n_linear] if net.partial else grad
-    ones = net.ones(grad)
     if adds:
-        net.bias_grad.addmv_(grad.t(), ones)
+        net.bias_grad.addmv_(grad.t(), net.ones(grad))
         if net.linear_grad is not None:
             rows = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
             net.linear_grad.addmm_(head.t(), rows)
-    grad_x = None
     if net.weights:
-        from_outputs = net.activation.in_place is not None
-        for layer in range(len(net.weights) - 1, 0, -1):
-            hidden = saved.pop()
-            if adds:
-                net.weight_grads[layer].addmm_(grad.t(), hidden)
-            grad = torch.mm(grad, net.weights[layer])
-            kept = hidden if from_outputs else saved.pop()
-            grad = net.activation.backward(grad, kept)
-            if adds:
-                net.bias_grads[layer - 1].addmv_(grad.t(), ones)
+        grad = _through_hidden(net, saved, grad, adds)
+    return _input_gradient(net, head, grad).view(x.shape) if needs_x else None
+
+
+def _through_hidden(
+    net: BoundNetwork, saved: list[Tensor], grad: Tensor, adds: bool
+) -> Tensor:
+    """Return the gradient of the first layer's pre-activations."""
+    from_outputs = net.activation.in_place is not None
+    for layer in range(len(net.weights) - 1, 0, -1):
+        hidden = saved.pop()
         if adds:
-            net.weight_grads[0].addmm_(grad.t(), saved.pop())
-        if needs_x:
-            grad_x = torch.mm(grad, net.weights[0]).mul_(net.buffers["in_scale"])
-    if not needs_x:
-        return None
-    if net.linear is not None:
-        if grad_x is None:
-            grad_x = torch.mm(head, net.linear)
-        else:
-            grad_x.addmm_(head, net.linear)
-    return grad_x.view(x.shape) if grad_x is not None else None
+            net.weight_grads[layer].addmm_(grad.t(), hidden)
+        grad = torch.mm(grad, net.weights[layer])
+        kept = hidden if from_outputs else saved.pop()
+        grad = net.activation.backward(grad, kept)
+        if adds:
+            net.bias_grads[layer - 1].addmv_(grad.t(), net.ones(grad))
+    if adds:
+        net.weight_grads[0].addmm_(grad.t(), saved.pop())
+    return grad
+
+
+def _input_gradient(net: BoundNetwork, head: Tensor, grad: Tensor) -> Tensor:
+    """Return the gradient of the inputs, by the MLP and by the linear path."""
+    if not net.weights:
+        assert net.linear is not None
+        return torch.mm(head, net.linear)
+    through = torch.mm(grad, net.weights[0]).mul_(net.buffers["in_scale"])
+    return through if net.linear is None else through.addmm_(head, net.linear)

@@ -212,10 +212,12 @@ def drawn_given(
     codes : ndarray of shape (n_rows, n_columns)
         Codes; the given cells have theirs.
     """
-    drawn = []
-    for known in _conditions(estimator, given):
-        drawn.append(_drawn_given_one(estimator, n, known, generator))
-    return np.concatenate(drawn)
+    return np.concatenate(
+        [
+            _drawn_given_one(estimator, n, known, generator)
+            for known in _conditions(estimator, given)
+        ]
+    )
 
 
 def _conditions(estimator: Any, given: Any) -> Iterator[dict[int, np.ndarray]]:
@@ -224,7 +226,9 @@ def _conditions(estimator: Any, given: Any) -> Iterator[dict[int, np.ndarray]]:
         missing = missing_cells(given)
         for i in range(len(missing)):
             row = {
-                name: given[name][i] if not hasattr(given, "iloc") else given[name].iloc[i]
+                name: given[name][i]
+                if not hasattr(given, "iloc")
+                else given[name].iloc[i]
                 for j, name in enumerate(given.columns)
                 if not missing[i, j]
             }
@@ -240,10 +244,12 @@ def _drawn_given_one(
     prior = module.prior_distribution()
     device, width = generator.device, estimator._module.likelihood.n_outputs
     x = torch.full((1, len(codec.sizes)), -1, dtype=torch.int64, device=device)
-    for j, codes in known.items():
-        x[0, j] = int(codes[0])
+    for j, admitted in known.items():
+        x[0, j] = int(admitted[0])
     proposals = _proposals(module, prior, x, generator)
-    log_weights = prior.log_prob(proposals) - _proposal_density(module, prior, x, proposals)
+    log_weights = prior.log_prob(proposals) - _proposal_density(
+        module, prior, x, proposals
+    )
     step = max(1, (1 << 22) // width)
     log_weights = log_weights + torch.cat(
         [
@@ -264,7 +270,10 @@ def _drawn_given_one(
     which = torch.multinomial(share, n, replacement=True, generator=generator)
     chosen = proposals[which]
     codes = torch.cat(
-        [module.likelihood.draw(module.decode(c), generator) for c in chosen.split(step)]
+        [
+            module.likelihood.draw(module.decode(c), generator)
+            for c in chosen.split(step)
+        ]
     )
     for j in known:
         codes[:, j] = x[0, j]
@@ -272,7 +281,7 @@ def _drawn_given_one(
 
 
 def _guide(module: Any, prior: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return a mixture near the codes of the condition: log-weights, means, log-vars."""
+    """Return log-weights, means and log-variances of a mixture near the condition."""
     if not hasattr(prior, "means"):
         k = module.prior.n_components
         zero = torch.zeros(1, k, device=x.device)

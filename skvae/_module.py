@@ -44,9 +44,7 @@ class _Reparameterise(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, parameters: Tensor, noise: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, parameters: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         k = parameters.shape[-1] // 2
         mean, raw = parameters[..., :k], parameters[..., k:]
         log_var = raw.clamp(*LOG_VAR_RANGE)
@@ -58,7 +56,7 @@ class _Reparameterise(torch.autograd.Function):
         return z, kl
 
     @staticmethod
-    def backward(  # type: ignore[override]
+    def backward(
         ctx: Any, grad_z: Tensor | None, grad_kl: Tensor | None
     ) -> tuple[Tensor, None]:
         mean, raw, std, noise, variance = ctx.saved_tensors
@@ -105,6 +103,11 @@ class AutoencoderModule(nn.Module):
     """
 
     noise: torch.Generator
+    encoder: Any
+    decoder: Any
+    likelihood: Any
+    prior: Any
+    features: Any
 
     def __init__(
         self,

@@ -64,7 +64,9 @@ class NumericColumns:
         self.has_missing = has_missing
 
     @classmethod
-    def fit(cls, X: Any, scale: str | None, has_missing: bool = False) -> NumericColumns:
+    def fit(
+        cls, X: Any, scale: str | None, has_missing: bool = False
+    ) -> NumericColumns:
         """Learn the scaling of `X`; ``scale=None`` leaves the data alone."""
         d = X.shape[1]
         zeros, ones = np.zeros(d, dtype=X.dtype), np.ones(d, dtype=X.dtype)
@@ -75,9 +77,7 @@ class NumericColumns:
         if common is not None:
             return cls(zeros, ones * X.dtype.type(common), 0.0, 1.0, has_missing)
         center, sd = _standardisation(X)
-        return cls(
-            center.astype(X.dtype), sd.astype(X.dtype), has_missing=has_missing
-        )
+        return cls(center.astype(X.dtype), sd.astype(X.dtype), has_missing=has_missing)
 
     @property
     def log_jacobian(self) -> np.ndarray:

@@ -141,7 +141,9 @@ def _factor_loadings(
         return loadings, np.full(X.shape[1], level), mean
     if noise == "shared" or isinstance(noise, float):
         pca = PCA(n_components=rank, random_state=seed).fit(X)
-        shared = noise**2 if isinstance(noise, float) else max(pca.noise_variance_, 1e-4)
+        shared = (
+            noise**2 if isinstance(noise, float) else max(pca.noise_variance_, 1e-4)
+        )
         gain = np.sqrt(np.maximum(pca.explained_variance_ - shared, 0))
         loadings[:rank] = gain[:, None] * pca.components_
         return loadings, np.full(X.shape[1], shared), mean

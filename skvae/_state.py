@@ -14,11 +14,12 @@ import torch
 
 from skvae._build import Architecture, build_module, resolved_terms
 from skvae._conditions import Conditions
+from skvae._plan import TrainingPlan
 from skvae._random import torch_generator
 from skvae._rows import NumericColumns
 from skvae._table import Container
 from skvae._table_model import TableColumns
-from skvae._training import TrainingPlan, make_net
+from skvae._training import make_net
 from skvae.objectives import Objective
 
 _VERSION = "_skvae_version"
@@ -80,8 +81,8 @@ def _rebuilt_net(kind: type, state: dict[str, Any], stored: dict[str, Any]) -> A
     module.load_state_dict(
         {name: torch.as_tensor(np.array(a)) for name, a in stored["weights"].items()}
     )
-    parameters = kind.__new__(kind)
-    vars(parameters).update(state)
+    parameters: Any = object.__new__(kind)
+    parameters.__dict__.update(state)
     net = make_net(
         module.to(device),
         Objective(resolved_terms(parameters._recipe(), state["likelihood_"])),

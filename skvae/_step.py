@@ -80,8 +80,8 @@ class _ClosedStep:
             _bernoulli if type(module.likelihood) is Bernoulli else _gaussian
         )
         kinds = {type(term): term for term in objective.terms}
-        self.kl = kinds.get(KLDivergence)
-        self.sparsity = kinds.get(Sparsity)
+        self.kl: Any = kinds.get(KLDivergence)
+        self.sparsity: Any = kinds.get(Sparsity)
 
     @torch.no_grad()
     def __call__(
@@ -172,9 +172,7 @@ def _gaussian(likelihood: Any, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
 
 def _bernoulli(likelihood: Any, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
     """Return the mean negative log-likelihood and its gradient."""
-    loss = torch.nn.functional.binary_cross_entropy_with_logits(
-        raw, x, reduction="sum"
-    )
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(raw, x, reduction="sum")
     return loss / len(x), torch.sigmoid(raw).sub_(x).mul_(1 / len(x))
 
 

@@ -142,7 +142,7 @@ class _TableLogProb(torch.autograd.Function):
     """Sum over columns of the log-softmax at each column's code, as one node."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, raw: Tensor, index: Tensor, known: Tensor | None, member: Tensor
     ) -> Tensor:
         highest = raw.amax(dim=-1, keepdim=True)
@@ -156,8 +156,9 @@ class _TableLogProb(torch.autograd.Function):
         return cells.sum(dim=-1)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Tensor) -> tuple:
         powers, sums, index, member, known = ctx.saved_tensors
+        (grad,) = grads
         share = grad.unsqueeze(-1) if known is None else grad.unsqueeze(-1) * known
         share = share.expand(sums.shape)
         gradient = (share / sums) @ member.t()
@@ -271,14 +272,16 @@ class TableLikelihood(Likelihood):
         codes : Tensor of shape (n_rows, n_columns)
             Codes.
         """
-        # All heads share one running sum; a uniform rank in a head's part finds its code.
+        # All heads share one running sum: a uniform rank in a head's part is a code.
         running = self.mean(raw).double().cumsum(dim=-1)
         ends = self.offsets + self.member.sum(0).long()
         last = running[..., ends - 1]
         first = torch.cat([torch.zeros_like(last[..., :1]), last[..., :-1]], dim=-1)
         rank = torch.empty_like(last).uniform_(generator=generator)
         found = torch.searchsorted(running, first + rank * (last - first), right=True)
-        return torch.minimum(torch.maximum(found, self.offsets), ends - 1) - self.offsets
+        return (
+            torch.minimum(torch.maximum(found, self.offsets), ends - 1) - self.offsets
+        )
 
 
 class TableDecoder(nn.Module):
@@ -343,7 +346,10 @@ class TableDecoder(nn.Module):
             runs = wide[:, self.place].transpose(0, 1)
             smooth = torch.bmm(runs, self.kernel).transpose(0, 1)
             wide = wide.index_put(
-                (torch.arange(len(flat), device=flat.device)[:, None, None], self.place),
+                (
+                    torch.arange(len(flat), device=flat.device)[:, None, None],
+                    self.place,
+                ),
                 smooth,
             )
             free = wide[:, :-1].reshape(*leading, -1)

@@ -10,77 +10,29 @@ asks for batches, skorch's own step runs instead, over the same batches.
 from __future__ import annotations
 
 import math
-import time
 import warnings
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.base import clone
-from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNet
 from skorch.callbacks import Callback, PrintLog
 from skorch.dataset import unpack_data
 from skorch.history import History
 from torch import Tensor
 
+from skvae._course import Course
 from skvae._networks import FlatParameters
 from skvae._optimizer import FlatAdamW
+from skvae._plan import TrainingPlan
 from skvae._rows import RowBatches, RowDataset
 from skvae._step import closed_step
 
 _BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_grad_computed")
 _VALIDATION_BATCH = 2048
-# Optimiser steps between two validations: a held-out pass then costs a few percent.
-_STEPS_PER_VALIDATION = 10
-
-
-@dataclass(frozen=True)
-class TrainingPlan:
-    """How long and how to train, every "auto" resolved.
-
-    Parameters
-    ----------
-    max_iter : int
-        Epochs at most.
-    batch_size : int
-        Rows a step.
-    learning_rate : float
-        Peak step size.
-    weight_decay : float
-        Decoupled weight decay of matrices; biases and scales have none.
-    schedule : {"cosine", "constant"}
-        Course of the step size over the steps.
-    warmup : float
-        Fraction of the steps over which a cosine schedule rises.
-    clip : float
-        Largest norm of the gradient, divided by the square root of the columns.
-    patience : int
-        Epochs without a better held-out loss before training stops.
-    tol : float
-        Relative improvement that counts as better.
-    """
-
-    max_iter: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float = 0.0
-    schedule: str = "cosine"
-    warmup: float = 0.05
-    clip: float = math.inf
-    patience: int = 10
-    tol: float = 0.0
-
-    def rate(self, progress: float) -> float:
-        """Return the step size after a fraction of the training."""
-        if self.schedule == "constant":
-            return self.learning_rate
-        if progress < self.warmup:
-            return self.learning_rate * max(progress, 1e-3) / self.warmup
-        turn = (progress - self.warmup) / (1 - self.warmup)
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * min(turn, 1.0)))
 
 
 class AutoencoderNet(NeuralNet):
@@ -105,8 +57,8 @@ class AutoencoderNet(NeuralNet):
         module: Any,
         criterion: Any,
         *,
-        plan: TrainingPlan | None = None,
-        shuffle_generator: torch.Generator | None = None,
+        plan: Any = None,
+        shuffle_generator: Any = None,
         optimizer: Any = FlatAdamW,
         **kwargs: Any,
     ):
@@ -117,7 +69,7 @@ class AutoencoderNet(NeuralNet):
         super().__init__(module, criterion, optimizer=optimizer, **kwargs)
         self.plan = plan
         self.shuffle_generator = shuffle_generator
-        self.flat_: FlatParameters | None = None
+        self.flat_: Any = None
         self.best_: dict[str, Any] | None = None
         self.steps_done_ = 0
         self.lr_factor_ = 1.0
@@ -149,7 +101,6 @@ class AutoencoderNet(NeuralNet):
         return self
 
     def _zero_grad_optimizer(self, set_to_none: bool | None = None) -> None:
-        assert self.flat_ is not None
         self.flat_.bind()
         self.flat_.zero_grad()
 
@@ -206,7 +157,7 @@ class AutoencoderNet(NeuralNet):
         if not self.initialized_:
             self.initialize()
         self._read_callbacks()
-        course = _Course(self, train, valid)
+        course = Course(self, train, valid)
         self.notify("on_train_begin", X=train, y=None)
         try:
             while not course.finished():
@@ -322,13 +273,15 @@ class AutoencoderNet(NeuralNet):
         self.parts_ = []
         if self.by_batch:
             super().run_single_epoch(iterator, training, prefix, step_fn, **params)
-            rows = self.history[-1, "batches", :, (f"{prefix}_loss", f"{prefix}_batch_size")]
+            rows = self.history[
+                -1, "batches", :, (f"{prefix}_loss", f"{prefix}_batch_size")
+            ]
             losses, sizes = np.array(rows, dtype=float).T
             loss = float(np.average(losses, weights=sizes))
         elif training:
             loss = self._lean_epoch(iterator)
         else:
-            loss = self._held_out_loss(iterator)
+            loss = self.held_out_loss(iterator)
         self._record(prefix, loss)
 
     def _lean_epoch(self, iterator: RowBatches) -> float:
@@ -353,7 +306,7 @@ class AutoencoderNet(NeuralNet):
         values = torch.stack(losses).double().cpu().numpy()
         return float(np.average(values, weights=sizes))
 
-    def _held_out_loss(self, batches: Iterable[dict[str, Tensor]]) -> float:
+    def held_out_loss(self, batches: Iterable[dict[str, Tensor]]) -> float:
         module, objective = self.module_, self.criterion_
         module.eval()
         progress, objective.progress = objective.progress, 1.0
@@ -379,145 +332,6 @@ class AutoencoderNet(NeuralNet):
             for name, mean in zip(self.criterion_.names, means.tolist(), strict=True):
                 self.history.record(f"{prefix}_{name}", mean)
         self.parts_ = []
-
-
-class _Course:
-    """The epochs of one fit: what is best so far, when to stop, when to roll back."""
-
-    def __init__(self, net: AutoencoderNet, train: Any, valid: Any):
-        self.net = net
-        self.train = train
-        self.valid = valid
-        self.train_batches = net.get_iterator(train, training=True)
-        self.valid_batches: Any = None
-        self.epochs = 0
-        self.since_best = 0
-        self.rolled_back = 0
-        self.stopped = False
-        steps = max(len(self.train_batches), 1)
-        net.total_steps_ = steps * net.plan.max_iter
-        net.steps_done_ = 0
-        net.lr_factor_ = 1.0
-        self.interval = max(1, _STEPS_PER_VALIDATION // steps)
-        self.best_loss = math.inf
-        self.best = self._snapshot()
-        if valid is not None:
-            own = net.iterator_valid is RowBatches
-            iterator = net.get_iterator(valid, training=False)
-            # Held-out rows are few: gather and scale them once.
-            self.valid_batches = list(iterator.batches()) if own else iterator
-            if own:
-                self.best_loss = net._held_out_loss(self.valid_batches)
-                net.parts_ = []
-        self.last_valid = self.best_loss
-
-    def _snapshot(self) -> dict[str, Any]:
-        flat, module = self.net.flat_, self.net.module_
-        buffers = {name: b.clone() for name, b in module.named_buffers()}
-        return {"flat": flat.snapshot(), "buffers": buffers, "epoch": self.epochs}
-
-    def _restore(self, snapshot: dict[str, Any]) -> None:
-        self.net.flat_.restore(snapshot["flat"])
-        for name, buffer in self.net.module_.named_buffers():
-            buffer.copy_(snapshot["buffers"][name])
-
-    def finished(self) -> bool:
-        """Tell whether the budget or the patience is spent."""
-        plan = self.net.plan
-        if self.stopped or self.epochs >= plan.max_iter:
-            return True
-        return self.valid is not None and self.since_best >= plan.patience
-
-    def epoch(self) -> None:
-        """Run one epoch, validation and callbacks included."""
-        net, started = self.net, time.perf_counter()
-        datasets = {"dataset_train": self.train, "dataset_valid": self.valid}
-        net.notify("on_epoch_begin", **datasets)
-        net.run_single_epoch(self.train_batches, True, "train", net.train_step)
-        if self._diverged():
-            self._roll_back()
-        else:
-            self._validate()
-        net.history.record("dur", time.perf_counter() - started)
-        self.epochs += 1
-        try:
-            net.notify("on_epoch_end", **datasets)
-        except KeyboardInterrupt:
-            # How skorch's own EarlyStopping ends a training.
-            self.stopped = True
-
-    def _validate(self) -> None:
-        net = self.net
-        if self.valid is None:
-            self.best = self._snapshot()
-            return
-        last = self.epochs + 1 >= net.plan.max_iter
-        due = (self.epochs + 1) % self.interval == 0 or last or net.by_batch
-        if due:
-            batches = self.valid_batches
-            if net.by_batch:
-                batches = net.get_iterator(self.valid, training=False)
-            net.run_single_epoch(batches, False, "valid", net.validation_step)
-            self.last_valid = net.history[-1, "valid_loss"]
-        else:
-            net.history.record("valid_loss", self.last_valid)
-            net.history.record("valid_loss_best", False)
-        threshold = net.plan.tol * abs(self.best_loss) if self.best_loss < math.inf else 0
-        if due and self.last_valid < self.best_loss:
-            better = self.last_valid < self.best_loss - threshold
-            self.best_loss, self.best = self.last_valid, self._snapshot()
-            self.since_best = 0 if better else self.since_best + 1
-        else:
-            self.since_best += 1
-
-    def _diverged(self) -> bool:
-        loss = self.net.history[-1, "train_loss"]
-        return not (
-            math.isfinite(loss) and math.isfinite(float(self.net.flat_.data.sum()))
-        )
-
-    def _roll_back(self) -> None:
-        net, epoch = self.net, self.epochs + 1
-        bad = [
-            name
-            for name in net.criterion_.names
-            if not math.isfinite(net.history[-1].get(f"train_{name}", 0.0))
-        ]
-        culprit = f"term {bad[0]!r}" if bad else "gradient"
-        self._restore(self.best)
-        if self.rolled_back:
-            raise ValueError(
-                "Solver produced non-finite parameter weights: the "
-                f"{culprit} of the loss was not finite in epoch {epoch}, again after "
-                "a restart with a smaller step. The input data may contain large "
-                "values and need to be preprocessed, or learning_rate_init="
-                f"{net.plan.learning_rate} is too large."
-            )
-        self.rolled_back += 1
-        net.lr_factor_ *= 0.1
-        net.initialize_optimizer()
-        warnings.warn(
-            f"The loss was not finite in epoch {epoch} ({culprit}). Training went "
-            "back to the best weights so far with a ten times smaller step. Lower "
-            "learning_rate_init to avoid this.",
-            ConvergenceWarning,
-            stacklevel=7,
-        )
-        net.history.record("valid_loss", self.last_valid)
-        net.history.record("valid_loss_best", False)
-
-    def drop_unfinished(self) -> None:
-        """Forget the row of history of an epoch that did not finish."""
-        history = self.net.history
-        if history and "dur" not in history[-1]:
-            del history[-1]
-
-    def keep_best(self) -> None:
-        """Leave the best held-out weights in the module."""
-        if self.valid is not None:
-            self._restore(self.best)
-        self.net.best_epoch_ = self.best["epoch"]
-        self.net.best_loss_ = self.best_loss
 
 
 def make_net(
@@ -598,6 +412,6 @@ def restore_history(net: AutoencoderNet, rows: list[dict[str, Any]]) -> None:
     net.history_ = History([{**row, "batches": []} for row in rows])
 
 
-def subset(dataset: RowDataset, index: np.ndarray) -> Any:
+def subset(dataset: RowDataset, index: Any) -> Any:
     """Return part of a dataset, sharing its memory."""
     return torch.utils.data.Subset(dataset, index)

@@ -107,7 +107,9 @@ class AutoencoderImputer(
                 "Sparse data was passed for X, but dense data is required. Use "
                 "'.toarray()' to convert to a dense numpy array."
             )
-        estimator = self._default(X) if self.estimator is None else clone(self.estimator)
+        estimator = (
+            self._default(X) if self.estimator is None else clone(self.estimator)
+        )
         if self.random_state is not None and (
             estimator.get_params(deep=False).get("random_state", 0) is None
         ):

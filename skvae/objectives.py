@@ -56,7 +56,7 @@ class Term:
     'sparsity'
     """
 
-    weight: float = 1.0
+    weight: Any = 1.0
     name: ClassVar[str] = "term"
     scored: ClassVar[bool] = False
 
@@ -295,7 +295,8 @@ class Contraction(Term):
 
 
 TERMS = {
-    term.name: term for term in (NegativeLogLikelihood, KLDivergence, Sparsity, Contraction)
+    term.name: term
+    for term in (NegativeLogLikelihood, KLDivergence, Sparsity, Contraction)
 }
 
 
@@ -347,7 +348,7 @@ class Objective(nn.Module):
         return {term.name: term(model, out, self.progress) for term in self.terms}
 
     def forward(self, model: Any, out: Any) -> tuple[Tensor, list[Tensor]]:
-        """Compute the loss of a batch and the mean of each term.
+        r"""Compute the loss of a batch and the mean of each term.
 
         Parameters
         ----------
@@ -361,7 +362,7 @@ class Objective(nn.Module):
         loss : Tensor of shape ()
             Weighted mean over the rows of the weighted sum of the terms. With
             several importance samples the scored terms are combined as
-            :math:`-\\log \\frac1K \\sum_k e^{-l_k}`.
+            :math:`-\log \frac1K \sum_k e^{-l_k}`.
         parts : list of Tensor of shape ()
             Mean of each term over the rows, in the order of `names`.
         """

@@ -127,7 +127,7 @@ class AutoencoderOutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator
             deviation = np.median(np.abs(scores - median)) / 0.6745
             self.offset_ = float(median - _FENCE * deviation)
         else:
-            self.offset_ = float(np.percentile(scores, 100.0 * self.contamination))
+            self.offset_ = float(np.quantile(scores, float(self.contamination)))
         return self
 
     def score_samples(self, X: Any) -> np.ndarray:

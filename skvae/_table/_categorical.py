@@ -130,7 +130,7 @@ class CategoryColumn:
         return np.zeros(len(codes))
 
     def draw(self, codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return the level of each code, a rare one by its frequency; None is missing."""
+        """Return the level of each code, a rare one by its frequency."""
         return self._take(codes, rng.random(len(codes)))
 
     def point(self, probabilities: np.ndarray) -> np.ndarray:

@@ -114,7 +114,11 @@ class TableCodec:
         unknown = [
             c
             for c in chosen.tolist()
-            if (c not in set(frame.columns) if isinstance(c, str) else c >= frame.shape[1])
+            if (
+                c not in set(frame.columns)
+                if isinstance(c, str)
+                else c >= frame.shape[1]
+            )
         ]
         if unknown:
             raise ValueError(
@@ -168,9 +172,7 @@ class TableCodec:
     @property
     def bin_runs(self) -> list[np.ndarray]:
         """Positions, among all codes, of the neighbouring bins of each column."""
-        runs = [
-            c.bins + o for c, o in zip(self.columns, self.offsets, strict=True)
-        ]
+        runs = [c.bins + o for c, o in zip(self.columns, self.offsets, strict=True)]
         return [run for run in runs if len(run) > 1]
 
     # -- there and back ----------------------------------------------------------------
@@ -264,7 +266,9 @@ class TableCodec:
         rows : {DataFrame, ndarray} of shape (n_samples, n_columns)
             Same columns, order, types, levels, decimals and ranges.
         """
-        return self._rows([c.draw(codes[:, j], rng) for j, c in enumerate(self.columns)])
+        return self._rows(
+            [c.draw(codes[:, j], rng) for j, c in enumerate(self.columns)]
+        )
 
     def decode_point(self, probabilities: np.ndarray) -> Any:
         """Return the mode of categories and the median of numbers.
@@ -287,9 +291,9 @@ class TableCodec:
     def _rows(self, values: list[Any]) -> Any:
         if self.library is None:
             kind = np.dtype(self.dtypes[0])
-            return np.column_stack([np.asarray(v, dtype=np.float64) for v in values]).astype(
-                kind if kind.kind == "f" else np.float64
-            )
+            return np.column_stack(
+                [np.asarray(v, dtype=np.float64) for v in values]
+            ).astype(kind if kind.kind == "f" else np.float64)
         series = {
             name: self._typed(v, name, dtype)
             for name, v, dtype in zip(self.names, values, self.dtypes, strict=True)
@@ -309,11 +313,11 @@ class TableCodec:
         if self.library == "polars":
             return _polars_like(values, dtype)
         if isinstance(values, np.ndarray) and values.dtype == object:
-            return pd.Series(values, dtype=object).astype(dtype)  # type: ignore[call-overload]
+            return pd.Series(values, dtype=object).astype(dtype)
         series = pd.Series(values)
         if "int" in dtype.lower() and series.isna().any():
-            return series.astype("Float64").astype(dtype)  # type: ignore[call-overload]
-        return series.astype(dtype)  # type: ignore[call-overload]
+            return series.astype("Float64").astype(dtype)
+        return series.astype(dtype)
 
     # -- conditions --------------------------------------------------------------------
     def codes_of(self, name: str, value: Any) -> tuple[int, np.ndarray]:
@@ -377,7 +381,7 @@ def _floats(series: pd.Series) -> np.ndarray:
 def _polars_like(values: Any, dtype: str) -> pd.Series:
     """Return values as a pandas column that converts to a polars type."""
     if dtype.startswith(("Int", "UInt")):
-        return pd.Series(values, dtype="Float64").astype(dtype)  # type: ignore[call-overload]
+        return pd.Series(values, dtype="Float64").astype(dtype)
     if isinstance(values, np.ndarray) and values.dtype == object:
         return pd.Series(values, dtype=object)
     return pd.Series(values)

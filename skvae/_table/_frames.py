@@ -43,7 +43,9 @@ def _polars_column(series: Any) -> pd.Series:
     if dtype.is_temporal():
         return pd.Series(series.to_numpy())
     if dtype == pl.Boolean:
-        return pd.Series(series.to_list(), dtype="boolean" if series.null_count() else bool)
+        return pd.Series(
+            series.to_list(), dtype="boolean" if series.null_count() else bool
+        )
     if dtype.is_integer() and series.null_count():
         return pd.Series(series.to_list(), dtype="Int64")
     return pd.Series(series.to_numpy())
@@ -67,16 +69,17 @@ def from_pandas(frame: pd.DataFrame, library: str, dtypes: dict[str, str]) -> An
 def _polars_dtype(name: str, values: pd.Series) -> Any:
     import polars as pl
 
-    if name.startswith("Enum") or name.startswith("Categorical"):
+    if name.startswith(("Enum", "Categorical")):
         levels = [str(v) for v in values.cat.categories]
         return pl.Enum(levels) if name.startswith("Enum") else pl.Categorical
     base, _, rest = name.partition("(")
     if base == "Datetime":
-        unit = rest.split("'")[1] if "'" in rest else "us"
+        unit: Any = rest.split("'")[1] if "'" in rest else "us"
         zone = rest.split("time_zone=")[-1].rstrip(")").strip("'")
         return pl.Datetime(unit, None if zone in ("None", "") else zone)
     if base == "Duration":
-        return pl.Duration(rest.split("'")[1] if "'" in rest else "us")
+        step: Any = rest.split("'")[1] if "'" in rest else "us"
+        return pl.Duration(step)
     return getattr(pl, base)
 
 
@@ -91,7 +94,9 @@ def has_categories(X: Any) -> bool:
 
 
 def _is_numeric(dtype: Any) -> bool:
-    return pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_bool_dtype(dtype)
+    return pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_bool_dtype(
+        dtype
+    )
 
 
 def has_missing(X: Any) -> bool:
@@ -247,7 +252,9 @@ def whole_within(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Round numbers and keep them within the range of a whole-number type."""
     limits = np.iinfo(dtype)
     # The largest int64 is not a float: stay one float below it.
-    high = np.nextafter(float(limits.max), 0) if limits.bits == 64 else float(limits.max)
+    high = (
+        np.nextafter(float(limits.max), 0) if limits.bits == 64 else float(limits.max)
+    )
     return np.clip(np.round(values), float(limits.min), high).astype(dtype)
 
 
@@ -258,12 +265,10 @@ def _numpy_name(dtype: str) -> str:
 def _cast_pandas(values: np.ndarray, dtype: str) -> Any:
     base = _numpy_name(dtype).replace("float[", "float32[")
     if base.startswith("bool"):
-        return pd.Series(values > 0.5).astype(dtype)  # type: ignore[call-overload]
+        return pd.Series(values > 0.5).astype(dtype)
     if base.startswith(("int", "uint")):
-        return pd.Series(whole_within(values, np.dtype(base))).astype(
-            dtype  # type: ignore[arg-type]
-        )
-    return pd.Series(values).astype(dtype)  # type: ignore[call-overload]
+        return pd.Series(whole_within(values, np.dtype(base))).astype(dtype)
+    return pd.Series(values).astype(dtype)
 
 
 def _cast_polars(name: str, values: np.ndarray, dtype: str) -> Any:
@@ -271,7 +276,9 @@ def _cast_polars(name: str, values: np.ndarray, dtype: str) -> Any:
 
     kind = getattr(pl, dtype.partition("(")[0])
     if dtype.startswith(("Int", "UInt")):
-        return pl.Series(name, whole_within(values, np.dtype(dtype.lower())), dtype=kind)
+        return pl.Series(
+            name, whole_within(values, np.dtype(dtype.lower())), dtype=kind
+        )
     if dtype == "Boolean":
         return pl.Series(name, values > 0.5)
     return pl.Series(name, values).cast(kind)

@@ -27,7 +27,7 @@ def one_hot(codes: np.ndarray, sizes: Sequence[int] | np.ndarray) -> sp.csr_arra
     rows : csr_array of shape (n_samples, sum(sizes)), float32
         Indicators.
     """
-    n, d = codes.shape
+    n = len(codes)
     offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     known = codes >= 0
     indices = (codes + offsets)[known]

@@ -178,7 +178,9 @@ class NumericColumn:
             right = left
         else:
             right = left + 1
-        values = self.knots[codes, left] * (1 - share) + self.knots[codes, right] * share
+        values = (
+            self.knots[codes, left] * (1 - share) + self.knots[codes, right] * share
+        )
         if self.decimals is not None:
             values = np.round(values, self.decimals)
         values = np.clip(values, self.low[codes], self.high[codes])

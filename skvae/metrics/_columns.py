@@ -49,7 +49,9 @@ class Table:
         )
 
 
-def align(*frames: Any, categorical_features: Iterable[Any] | None = None) -> list[Table]:
+def align(
+    *frames: Any, categorical_features: Iterable[Any] | None = None
+) -> list[Table]:
     """Return tables with the columns of the first one, in codes they share.
 
     Parameters
@@ -88,22 +90,26 @@ def align(*frames: Any, categorical_features: Iterable[Any] | None = None) -> li
     return [Table(names, v, categorical, n_levels, n_known) for v in values]
 
 
-def _declared(names: list[str], features: Iterable[Any] | None) -> set[str]:
+def _declared(names: list[Any], features: Iterable[Any] | None) -> set[Any]:
     if features is None:
         return set()
     features = [features] if isinstance(features, str) else list(features)
-    picked = {
-        names[f] if isinstance(f, int | np.integer) and f not in names else f
-        for f in features
-        if f in names or (isinstance(f, int | np.integer) and -1 < f < len(names))
-    }
-    unknown = [f for f in features if f not in names and not isinstance(f, int)]
-    if unknown:
+    picked = {_name_at(names, feature) for feature in features}
+    if None in picked:
+        unknown = [f for f in features if _name_at(names, f) is None]
         raise ValueError(
             f"categorical_features names columns that are not in the table: {unknown}. "
             f"Columns: {names}."
         )
     return picked
+
+
+def _name_at(names: list[Any], feature: Any) -> Any:
+    if feature in names:
+        return feature
+    if isinstance(feature, int | np.integer) and 0 <= feature < len(names):
+        return names[feature]
+    return None
 
 
 def _check_same_columns(names: list[str], others: list[str]) -> None:
@@ -137,7 +143,9 @@ def _frame_column(series: Any) -> np.ndarray:
     if kind in "iuf" and str(series.dtype) != "category":
         return series.to_numpy(dtype=np.float64, na_value=np.nan)
     if kind in "mM":
-        stamps = series.to_numpy(dtype=f"{'datetime64' if kind == 'M' else 'timedelta64'}[us]")
+        stamps = series.to_numpy(
+            dtype=f"{'datetime64' if kind == 'M' else 'timedelta64'}[us]"
+        )
         return np.where(missing, np.nan, stamps.astype(np.int64).astype(np.float64))
     cells = series.to_numpy(dtype=object)
     return np.where(missing, None, cells)
@@ -148,10 +156,11 @@ def _array_column(cells: np.ndarray) -> np.ndarray:
         return cells.astype(np.float64)
     if cells.dtype.kind != "O":
         return cells.astype(object)
-    missing = np.array([c is None or c != c for c in cells], dtype=bool)  # noqa: PLR0124
+    missing = np.array([c is None or c != c for c in cells], dtype=bool)
     known = cells[~missing]
     if len(known) and all(
-        isinstance(c, int | float | np.number) and not isinstance(c, bool) for c in known
+        isinstance(c, int | float | np.number) and not isinstance(c, bool)
+        for c in known
     ):
         return np.where(missing, np.nan, cells).astype(np.float64)
     return np.where(missing, None, cells)
@@ -187,7 +196,7 @@ def _shared_codes(columns: list[np.ndarray]) -> tuple[list[np.ndarray], int, int
 def _present(column: np.ndarray) -> list[Any]:
     if column.dtype == object:
         return column.tolist()
-    return [None if cell != cell else cell for cell in column.tolist()]  # noqa: PLR0124
+    return [None if cell != cell else cell for cell in column.tolist()]
 
 
 def subsample(table: Table, n_rows: int, random_state: Any) -> Table:
