@@ -10,7 +10,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.utils.validation import check_is_fitted
 
 _SAMPLE_COMPONENTS = 10
-_MAX_CODES = 5000
+_MAX_CODES = 1000
 
 
 class DeterministicMixin:

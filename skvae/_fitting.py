@@ -39,6 +39,7 @@ _MAX_HELD_OUT = 10_000
 _STEPS, _STEPS_SMALL, _STEPS_TABLE = 3000, 500, 2000
 _FROZEN_DRAWS = 512
 _PRIOR_COMPONENTS = 32
+_ROWS_FOR_MEANS = 2000
 _NAME = {torch.float32: "float32", torch.float64: "float64"}
 # Tables: components of the mixture they start at, posterior standard deviation, and
 # how far (in bins) neighbours share strength in the start and in the decoder.
@@ -322,13 +323,15 @@ class Fitting:
                 inputs = module.encoder_input(**dataset.take(rows))
                 start_prior(module, inputs, self.seeds.init)
             return
-        X = dataset.take(rows)["x"].cpu().numpy()
         classical = (
             est.init == "auto"
             and isinstance(module.encoder, LinearPlusMLP)
             and isinstance(module.decoder, (LinearPlusMLP, TiedDecoder))
             and est.likelihood_ == "gaussian"
         )
+        if not classical:
+            rows = rows[:_ROWS_FOR_MEANS]
+        X = dataset.take(rows)["x"].cpu().numpy()
         if classical and self.recipe.variational:
             condition = dataset.take(rows).get("condition")
             start_at_factor_analysis(module, X, self.seeds.init, condition)

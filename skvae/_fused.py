@@ -223,6 +223,8 @@ class BoundNetwork:
         self.linear_grad = None if linear is None else linear.grad
         self.n_linear = 0 if linear is None else len(linear)
         self.partial = self.n_linear < len(net.bias)
+        # Factors of one, as every encoder has, need no product.
+        self.is_scaled = bool((net._buffers["in_scale"] != 1).any())
         self._ones: Tensor | None = None
 
     def ones(self, like: Tensor) -> Tensor:
@@ -260,7 +262,7 @@ def forward_saving(net: BoundNetwork, x: Tensor) -> tuple[Tensor, list[Tensor]]:
     activation, output = net.activation, net.output
     saved: list[Tensor] = []
     if net.weights:
-        hidden = rows * net.buffers["in_scale"]
+        hidden = rows * net.buffers["in_scale"] if net.is_scaled else rows
         saved.append(hidden)
         for weight_t, bias in zip(net.weights_t, net.biases, strict=False):
             hidden = torch.addmm(bias, hidden, weight_t)
@@ -320,7 +322,7 @@ class _Fused(torch.autograd.Function):
 def backward_in_place(
     net: BoundNetwork, x: Tensor, saved: list[Tensor], grad: Tensor, needs_x: bool
 ) -> Tensor:
-    """Add the gradients of a bound network's parameters in place.
+    """Write the gradients of a bound network's parameters over those of the last step.
 
     Parameters
     ----------
@@ -340,7 +342,7 @@ def backward_in_place(
     grad_x : Tensor of shape (n_rows, n_in)
         Gradient of the inputs; `grad` itself where none is wanted.
     """
-    grad_x = _closed_form(net, x, saved, grad, True, needs_x)
+    grad_x = _closed_form(net, x, saved, grad, True, needs_x, beta=0.0)
     return grad if grad_x is None else grad_x
 
 
@@ -351,8 +353,12 @@ def _closed_form(
     grad: Tensor,
     adds: bool,
     needs_x: bool,
+    beta: float = 1.0,
 ) -> Tensor | None:
-    """Add the gradients of the parameters in place, return that of x if needed."""
+    """Add the gradients of the parameters to `beta` times what their buffers hold.
+
+    Returns the gradient of x if it is needed.
+    """
     if not (adds or needs_x):
         return None
     if x.dim() != 2:
@@ -361,31 +367,31 @@ def _closed_form(
         grad = net.output.backward(grad, saved.pop())
     head = grad[:, : net.n_linear] if net.partial else grad
     if adds:
-        net.bias_grad.addmv_(grad.t(), net.ones(grad))
+        net.bias_grad.addmv_(grad.t(), net.ones(grad), beta=beta)
         if net.linear_grad is not None:
             rows = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
-            net.linear_grad.addmm_(head.t(), rows)
+            net.linear_grad.addmm_(head.t(), rows, beta=beta)
     if net.weights:
-        grad = _through_hidden(net, saved, grad, adds)
+        grad = _through_hidden(net, saved, grad, adds, beta)
     return _input_gradient(net, head, grad).view(x.shape) if needs_x else None
 
 
 def _through_hidden(
-    net: BoundNetwork, saved: list[Tensor], grad: Tensor, adds: bool
+    net: BoundNetwork, saved: list[Tensor], grad: Tensor, adds: bool, beta: float
 ) -> Tensor:
     """Return the gradient of the first layer's pre-activations."""
     from_outputs = net.activation.in_place is not None
     for layer in range(len(net.weights) - 1, 0, -1):
         hidden = saved.pop()
         if adds:
-            net.weight_grads[layer].addmm_(grad.t(), hidden)
+            net.weight_grads[layer].addmm_(grad.t(), hidden, beta=beta)
         grad = torch.mm(grad, net.weights[layer])
         kept = hidden if from_outputs else saved.pop()
         grad = net.activation.backward(grad, kept)
         if adds:
-            net.bias_grads[layer - 1].addmv_(grad.t(), net.ones(grad))
+            net.bias_grads[layer - 1].addmv_(grad.t(), net.ones(grad), beta=beta)
     if adds:
-        net.weight_grads[0].addmm_(grad.t(), saved.pop())
+        net.weight_grads[0].addmm_(grad.t(), saved.pop(), beta=beta)
     return grad
 
 
@@ -394,5 +400,7 @@ def _input_gradient(net: BoundNetwork, head: Tensor, grad: Tensor) -> Tensor:
     if not net.weights:
         assert net.linear is not None
         return torch.mm(head, net.linear)
-    through = torch.mm(grad, net.weights[0]).mul_(net.buffers["in_scale"])
+    through = torch.mm(grad, net.weights[0])
+    if net.is_scaled:
+        through.mul_(net.buffers["in_scale"])
     return through if net.linear is None else through.addmm_(head, net.linear)

@@ -180,7 +180,7 @@ def _same_moments(X: np.ndarray, mean: np.ndarray) -> np.ndarray:
 
 def start_at_means(module: Any, X: np.ndarray) -> None:
     """Set the decoder's bias to the column means in the likelihood's parameters."""
-    mean = X.astype(np.float64).mean(axis=0)
+    mean = X.mean(axis=0, dtype=np.float64)
     name = type(module.likelihood).__name__
     if name in ("Bernoulli", "ContinuousBernoulli"):
         p = np.clip(mean, 0.01, 0.99)

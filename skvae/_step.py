@@ -39,8 +39,8 @@ def closed_step(module: Any, objective: Any) -> Step | None:
     Returns
     -------
     step : callable or None
-        ``step(x=..., condition=...)`` adds the gradients of the loss to the bound
-        buffers and returns the loss and the mean of each term.
+        ``step(x=..., condition=...)`` writes the gradients of the loss over those in
+        the bound buffers and returns the loss and the mean of each term.
     """
     if not _has_closed_form(module, objective):
         return None
@@ -109,10 +109,12 @@ class _ClosedStep:
             grad = grad * z * (1 - z)
         backward_in_place(encoder, inputs, kept, grad, False)
         parts = [values[term.name] for term in self.objective.terms]
-        loss = sum(
-            part * term.weight_at(progress)
-            for part, term in zip(parts, self.objective.terms, strict=True)
-        )
+        if len(parts) == 1:
+            return nll, parts
+        weights = [term.weight_at(progress) for term in self.objective.terms]
+        loss = parts[0] * weights[0]
+        for part, weight in zip(parts[1:], weights[1:], strict=True):
+            loss = torch.add(loss, part, alpha=weight)
         return loss, parts
 
     def _draw(self, code: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -148,7 +150,7 @@ class _ClosedStep:
 
 
 def _gaussian(likelihood: Any, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean negative log-density and its gradient; add the scale's."""
+    """Return the mean negative log-density and its gradient; write the scale's."""
     n, d = x.shape
     difference = raw - x
     if not isinstance(likelihood.noise, str):
@@ -166,7 +168,7 @@ def _gaussian(likelihood: Any, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
     slope = 1.0 - squares
     if log_sd.numel() == 1:
         slope = slope.sum().view(1)
-    likelihood.log_scale.grad.addcmul_(slope, torch.sigmoid(shifted))
+    torch.mul(slope, torch.sigmoid(shifted), out=likelihood.log_scale.grad)
     return loss, difference.mul_(precision / n)
 
 

@@ -292,10 +292,10 @@ class AutoencoderNet(NeuralNet):
         closed = closed_step(module, objective)
         for batch in iterator.batches():
             self._set_pace()
-            flat.zero_grad()
-            if closed is not None and not (batch.keys() - {"x", "condition"}):
+            if closed is not None and "mask" not in batch and "weight" not in batch:
                 loss, parts = closed(**batch)
             else:
+                flat.zero_grad()
                 loss, parts = objective(module, module(**batch))
                 loss.backward()
             self.optimizer_.quick_step(self._clip_scale())

@@ -74,6 +74,15 @@ def global_state_is_left_alone(request, one_torch_thread):
     assert state == torch_before[1], "torch's global generator has moved"
 
 
+@pytest.fixture
+def torch_layers(global_state_is_left_alone):
+    """Let a test build torch's own layers, which draw from its global generator."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        yield
+
+
 @pytest.fixture(scope="session")
 def wine():
     """178 rows, 13 numeric columns of different units, as read-only float64."""

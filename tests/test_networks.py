@@ -161,6 +161,7 @@ def test_penalty_on_the_input_gradient_trains_the_weights_while_bound():
     assert_allclose(grads[0], grads[1], atol=1e-10)
 
 
+@pytest.mark.usefixtures("torch_layers")
 @pytest.mark.parametrize("kwargs", SHAPES)
 def test_plain_pass_has_first_and_second_derivatives(kwargs):
     net, flat = make(**kwargs)
@@ -304,6 +305,7 @@ def test_parameters_are_aligned_views_with_weights_first():
     assert (flat.data != 0).sum() <= used < flat.data.numel()
 
 
+@pytest.mark.usefixtures("torch_layers")
 @pytest.mark.parametrize("kind", ["linear_plus_mlp", "own"])
 def test_optimiser_on_the_buffers_equals_one_on_the_parameters(kind):
     net = make(torch.float32)[0] if kind == "linear_plus_mlp" else own_module()
@@ -417,6 +419,7 @@ def test_frozen_parameters_stay_out_and_keep_autograd():
     assert net.linear_weight.grad is None
 
 
+@pytest.mark.usefixtures("torch_layers")
 def test_shared_parameters_appear_once():
     first, second = nn.Linear(4, 4), nn.Linear(4, 4)
     second.weight = first.weight
@@ -425,12 +428,14 @@ def test_shared_parameters_appear_once():
     assert second.weight.data_ptr() == flat.data.data_ptr()
 
 
+@pytest.mark.usefixtures("torch_layers")
 def test_module_without_weights_or_parameters_is_allowed():
     assert FlatParameters(nn.LayerNorm(3)).weights.numel() == 0
     assert FlatParameters(nn.Linear(3, 2, bias=False)).others.numel() == 0
     assert FlatParameters(nn.Identity()).data.numel() == 0
 
 
+@pytest.mark.usefixtures("torch_layers")
 def test_mixed_dtypes_are_rejected():
     mixed = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).double())
     with pytest.raises(ValueError, match="must have the same dtype"):
@@ -482,12 +487,14 @@ def test_tied_copies_share_among_themselves():
         assert_allclose(twin[1](torch.ones(1, 2)).detach(), 2 * before.detach())
 
 
+@pytest.mark.usefixtures("torch_layers")
 def test_tied_weights_need_the_packages_encoder():
     with pytest.raises(TypeError, match="Got Linear instead"):
         tied_decoder(nn.Linear(3, 2))
 
 
 # -- own modules and images ------------------------------------------------------------
+@pytest.mark.usefixtures("torch_layers")
 def test_own_module_is_copied_and_keeps_weights_and_modes():
     own = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
     own[1].eval()
@@ -501,6 +508,7 @@ def test_own_module_is_copied_and_keeps_weights_and_modes():
     assert own[0].weight.grad is None
 
 
+@pytest.mark.usefixtures("torch_layers")
 def test_wrong_width_names_expected_and_got():
     with pytest.raises(ValueError, match=r"'encoder'.*\(2, 3\). Got \(2, 2\)"):
         build_network(nn.Linear(5, 2), 5, 3, name="encoder")

@@ -1,4 +1,4 @@
-"""Two columns at a time: do they depend on each other as they should?"""
+"""Two columns at a time: how they depend on each other."""
 
 from __future__ import annotations
 
@@ -69,12 +69,11 @@ def association_errors(
 
     .. math:: \tfrac12 \sum_{u, v} |p_{real}(u, v) - p_{synthetic}(u, v)|,
 
-    after cutting a numeric column at the 11 edges of 10 equal bins over the real range
-    (``numpy.digitize(x, numpy.histogram_bin_edges(real))``: what lies below the range,
-    and from its maximum on, are two more bins). Missing is a level of its own. Without
-    missing cells these are 1 minus sdmetrics' ``CorrelationSimilarity`` and
-    ``ContingencySimilarity``; sdmetrics' report averages only over the pairs whose real
-    association passes a threshold, these are all pairs.
+    after cutting a numeric column into 10 equal bins over the real range, the outer two
+    open (``numpy.digitize(x, numpy.histogram_bin_edges(real, 10)[1:-1])``). Missing is a
+    level of its own. Without missing cells these are 1 minus ``CorrelationSimilarity``
+    and ``ContingencySimilarity`` of sdmetrics 0.32; its report averages only over the
+    pairs whose real association passes a threshold, these are all pairs.
 
     Parameters
     ----------
@@ -143,9 +142,9 @@ def _discretised(real: Table, synthetic: Table, j: int) -> np.ndarray:
         return np.where(missing, real.n_levels[j], cells).astype(np.int64)
     known = real.values[:, j]
     known = known[np.isfinite(known)]
-    edges = np.histogram_bin_edges(known, bins=_N_BINS) if len(known) else np.zeros(1)
-    bins = np.digitize(np.where(missing, 0.0, cells), edges)
-    return np.where(missing, len(edges) + 1, bins).astype(np.int64)
+    edges = np.histogram_bin_edges(known if len(known) else [0.0], bins=_N_BINS)
+    bins = np.digitize(np.where(missing, 0.0, cells), edges[1:-1])
+    return np.where(missing, _N_BINS, bins).astype(np.int64)
 
 
 def _contingency_variation(a: np.ndarray, b: np.ndarray, n_real: int) -> float:

@@ -1,4 +1,4 @@
-"""Do synthetic rows lie where real rows lie, and does each real row have one near?"""
+"""Where synthetic rows lie among real ones, and what they leave uncovered."""
 
 from __future__ import annotations
 
@@ -86,7 +86,9 @@ def beta_recall(
     A real row is covered when its nearest synthetic row is no farther than its nearest
     other real row. The score is
 
-    .. math:: 1 - 2 \int_0^1 |\beta - P(\text{covered and } s(x) \le q_\beta)| \, d\beta,
+    .. math::
+
+        1 - 2 \int_0^1 |\beta - P(\text{covered and } s(x) \le q_\beta)| \, d\beta,
 
     where :math:`s(x)` is the distance of that synthetic row from the synthetic mean and
     :math:`q_\beta` its quantiles; a sum over 30 equal steps, as in synthcity's

@@ -61,7 +61,7 @@ class MixedSpace:
     def nearest(
         self, a: Table, b: Table, metric: str, *, skip_self: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return, for each row of `a`, the distance and the place of the nearest of `b`.
+        """Return distance and position of the row of `b` nearest to each row of `a`.
 
         Parameters
         ----------

@@ -133,7 +133,7 @@ def reconstruction_r2_score(estimator: Any, X: Any, y: Any = None) -> float:
     >>> X = load_iris().data
     >>> pca = PCA(2).fit(X)
     >>> score = reconstruction_r2_score(pca, X)
-    >>> abs(score - pca.explained_variance_ratio_.sum()) < 1e-9
+    >>> bool(abs(score - pca.explained_variance_ratio_.sum()) < 1e-9)
     True
     """
     if hasattr(estimator, "reconstruct"):

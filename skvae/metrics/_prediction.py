@@ -1,4 +1,4 @@
-"""What a boosted-tree model makes of synthetic rows: are they useful, do they show?"""
+"""What boosted trees make of synthetic rows: learn from them, tell them apart."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sklearn.metrics import r2_score, roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 from sklearn.utils import check_random_state
 
-from skvae.metrics._columns import Table, align, subsample
+from skvae.metrics._columns import Table, align
 
 # Histogram boosting takes 255 levels a column; the rarest share the last one.
 _MAX_LEVELS = 254
@@ -172,11 +172,11 @@ def detection_auc(
 ) -> float:
     """Compute how well boosted trees tell synthetic rows from real ones.
 
-    As many rows of each kind are drawn as the smaller table has;
     ``HistGradientBoostingClassifier`` with scikit-learn's defaults and native
-    categories is cross-fitted over stratified, shuffled folds; the area under the ROC
-    curve of every test fold is averaged. Give real rows the generator did *not* see:
-    against its training rows, a generator that copies them looks better than reality.
+    categories is cross-fitted over stratified, shuffled folds of all rows of both
+    tables; the area under the ROC curve of every test fold is averaged. Give real rows
+    the generator did *not* see: against its training rows, a generator that copies
+    them looks better than reality.
 
     Parameters
     ----------
@@ -189,7 +189,7 @@ def detection_auc(
     n_splits : int, default=5
         Folds; at most the rows of the smaller table.
     random_state : int, RandomState instance or None, default=None
-        Draws the rows and folds, and seeds the learners.
+        Draws the folds and seeds the learners.
 
     Returns
     -------
@@ -233,10 +233,10 @@ def aligned_detection(
             "at least 2 of both are needed."
         )
     rng = check_random_state(random_state)
-    parts = [_features(subsample(t, n, rng)) for t in (holdout, synthetic)]
+    parts = [_features(table) for table in (holdout, synthetic)]
     X = np.vstack([X for X, _ in parts])
     categorical = parts[0][1]
-    y = np.repeat([0, 1], n)
+    y = np.repeat([0, 1], [len(holdout), len(synthetic)])
     folds = StratifiedKFold(n_splits, shuffle=True, random_state=rng)
     aucs = []
     for train, test in folds.split(X, y):

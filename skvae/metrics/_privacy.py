@@ -1,4 +1,4 @@
-"""Are synthetic rows new rows, or training rows in disguise?"""
+"""Whether synthetic rows are new, or training rows in disguise."""
 
 from __future__ import annotations
 

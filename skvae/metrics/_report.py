@@ -13,7 +13,7 @@ from skvae.metrics._columns import Table, align
 from skvae.metrics._coverage import coverage
 from skvae.metrics._prediction import aligned_detection, aligned_utility
 from skvae.metrics._privacy import aligned_copies, aligned_share
-from skvae.metrics._shape import column_distances
+from skvae.metrics._shape import column_distances, mean_of_columns
 
 # Attribute, label, whether it is printed in percent, what would be ideal.
 _ROWS = (
@@ -143,16 +143,14 @@ class QualityReport:
         """Measure what needs no randomness."""
         self.column_errors = column_distances(real, synthetic)
         self.pair_errors = pair_distances(real, synthetic)
-        self.shape_error = float(np.mean(list(self.column_errors.values())))
+        self.shape_error = mean_of_columns(self.column_errors)
         self.association_error = mean_of_pairs(self.pair_errors)
         self.exact_copies = aligned_copies(real, synthetic)
         self.missing_rate_error = _missing_rate_error(real, synthetic)
         self.out_of_range = _out_of_range(real, synthetic)
         self.unseen_levels = _unseen_levels(real, synthetic)
         self.holdout_scores: dict[str, float] = {
-            "shape_error": float(
-                np.mean(list(column_distances(real, holdout).values()))
-            ),
+            "shape_error": mean_of_columns(column_distances(real, holdout)),
             "association_error": mean_of_pairs(pair_distances(real, holdout)),
             "exact_copies": aligned_copies(real, holdout),
             "missing_rate_error": _missing_rate_error(real, holdout),

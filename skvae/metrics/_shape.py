@@ -1,4 +1,4 @@
-"""One column at a time: does it have the right distribution?"""
+"""One column at a time: its distribution."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def shape_error(
     0.5
     """
     errors = shape_errors(real, synthetic, categorical_features=categorical_features)
-    return float(np.mean(list(errors.values())))
+    return mean_of_columns(errors)
 
 
 def shape_errors(
@@ -106,6 +106,11 @@ def shape_errors(
     return column_distances(*tables)
 
 
+def mean_of_columns(errors: dict[str, float]) -> float:
+    """Return the mean of the columns."""
+    return float(np.mean(list(errors.values())))
+
+
 def column_distances(real: Table, synthetic: Table) -> dict[str, float]:
     """Compute `shape_errors` of aligned tables."""
     errors = {}
@@ -128,7 +133,7 @@ def _shares(codes: np.ndarray, n_levels: int) -> np.ndarray:
 
 
 def _kolmogorov_smirnov(a: np.ndarray, b: np.ndarray) -> float:
-    # NaN sorts after every number, as the definition wants; +inf keeps that in searches.
+    # Missing lies above every number; a NaN would break the searches.
     a, b = (np.sort(np.where(np.isnan(x), np.inf, x)) for x in (a, b))
     points = np.concatenate([a, b])
     below_a = np.searchsorted(a, points, side="right") / len(a)
