@@ -51,7 +51,7 @@ def independent(train: pd.DataFrame, n: int, seed: int) -> Synthesis:
 def gaussian_copula(train: pd.DataFrame, n: int, seed: int) -> Synthesis:
     """Correlate normal scores; give back the cells at their ranks.
 
-    Levels are ordered by frequency and missing cells come last; ties are broken at random.
+    Levels are ordered by frequency, missing cells come last, ties break at random.
     """
     rng = np.random.default_rng(seed)
 
@@ -140,13 +140,13 @@ def em_mixture(
         return codec.decode(codes, rng)
 
     (codec, *parameters), synthesis = timed(fit, sample)
-    held_out = codec.encode(_known_levels(train, holdout))
+    held_out = codec.encode(known_levels(train, holdout))
     log_prob = mixture_log_prob(held_out, codec.sizes, *parameters)
     synthesis.log_likelihood = float(np.mean(log_prob))
     return synthesis
 
 
-def _known_levels(train: pd.DataFrame, holdout: pd.DataFrame) -> pd.DataFrame:
+def known_levels(train: pd.DataFrame, holdout: pd.DataFrame) -> pd.DataFrame:
     """Return the hold-out rows that training could have named: no new level or gap."""
     keep = np.ones(len(holdout), dtype=bool)
     for name in holdout:

@@ -31,12 +31,14 @@ from _baselines import (
     em_mixture,
     gaussian_copula,
     independent,
+    known_levels,
     sequential_cart,
     timed,
 )
 from sklearn.model_selection import train_test_split
 from threadpoolctl import threadpool_limits
 
+import skvae
 from skvae.metrics import QualityReport
 
 
@@ -56,7 +58,7 @@ SETS = {
     "california": TableSet("median_house_value"),
     "titanic": TableSet("survived", ("alive",), ("survived", "pclass")),
 }
-PACKAGES = ("skvae", "numpy", "scipy", "scikit-learn", "pandas", "torch", "skorch")
+PACKAGES = ("numpy", "scipy", "scikit-learn", "pandas", "torch", "skorch")
 # Key in the record, heading, format.
 COLUMNS = (
     ("shape_error", "shape %", "{:.2%}"),
@@ -91,22 +93,14 @@ def fit_skvae(
     """Fit `skvae.VAE` with its defaults."""
     import torch
 
-    import skvae
-
     torch.set_num_threads(1)
     options: dict[str, Any] = {"categorical_features": declared} if declared else {}
     model = skvae.VAE(random_state=seed, **options)
     model, synthesis = timed(
         lambda: model.fit(train), lambda fitted: fitted.sample(n, random_state=seed)
     )
-    synthesis.log_likelihood = _score(model, train, holdout)
+    synthesis.log_likelihood = float(model.score(known_levels(train, holdout)))
     return synthesis
-
-
-def _score(model: Any, train: pd.DataFrame, holdout: pd.DataFrame) -> float:
-    from _baselines import _known_levels
-
-    return float(model.score(_known_levels(train, holdout)))
 
 
 def fit_tvae(
@@ -183,7 +177,7 @@ def run_one(
 
 def environment() -> dict[str, str]:
     """Return what the figures depend on beside the code."""
-    facts = {"python": platform.python_version(), "machine": platform.machine()}
+    facts = {"skvae": skvae.__version__, "python": platform.python_version()}
     cpuinfo = Path("/proc/cpuinfo")
     models = [
         line.partition(":")[2].strip()
@@ -196,7 +190,7 @@ def environment() -> dict[str, str]:
             facts[package] = version(package)
         except PackageNotFoundError:
             facts[package] = "not installed"
-    return facts | {"date": datetime.now(UTC).date().isoformat()}
+    return facts
 
 
 def markdown(results: dict[str, Any]) -> str:
@@ -226,6 +220,8 @@ def markdown(results: dict[str, Any]) -> str:
     lines += ["", "## Where and when", ""]
     for facts in results["environments"]:
         lines.append("- " + ", ".join(f"{k} {v}" for k, v in facts.items()))
+    dates = sorted({r["date"] for r in results["records"]})
+    lines.append(f"- from {dates[0]} to {dates[-1]}")
     return "\n".join(lines) + "\n"
 
 
@@ -286,7 +282,8 @@ def main() -> None:
                     continue
                 with threadpool_limits(1):
                     record = run_one(method, args.data, name, seed)
-                results["records"] = [*others, key | record]
+                date = datetime.now(UTC).date().isoformat()
+                results["records"] = [*others, key | record | {"date": date}]
                 save(results, args.out)
                 print(_line(f"{name} {label}", str(seed), [record]), flush=True)
                 if "error" in record:

@@ -120,7 +120,8 @@ def build_module(
     elif arch.table:
         decoder_net = _table_decoder(arch, n_in_decoder, n_out, generator)
     elif arch.tied:
-        decoder_net = tied_decoder(encoder_net)
+        # The encoder may see a mask beside the columns; there is none to give back.
+        decoder_net = tied_decoder(encoder_net, n_out=n_out)
     else:
         decoder_net = _network(
             arch, n_in_decoder, n_out, arch.n_features, True, generator

@@ -444,7 +444,8 @@ def _check_support(X: Any, likelihood: str) -> None:
     high = np.nanmax(values, initial=0.0)
     if likelihood == "poisson" and low < 0:
         raise ValueError(
-            f"Negative values in X: likelihood='poisson' needs counts >= 0, got {low}."
+            "Negative values in data passed to an estimator with likelihood='poisson': "
+            f"counts are >= 0, got {low}."
         )
     if likelihood in ("bernoulli", "continuous_bernoulli") and (low < 0 or high > 1):
         raise ValueError(

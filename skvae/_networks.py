@@ -293,6 +293,8 @@ class TiedDecoder(nn.Module):
         its parameters are listed by the encoder alone.
     output_activation : str, default="identity"
         Activation of the outputs.
+    n_out : int or None, default=None
+        Outputs, the first so many inputs of the encoder; None is all of them.
 
     Attributes
     ----------
@@ -318,12 +320,17 @@ class TiedDecoder(nn.Module):
 
     in_scale: Tensor
 
-    def __init__(self, encoder: LinearPlusMLP, output_activation: str = "identity"):
+    def __init__(
+        self,
+        encoder: LinearPlusMLP,
+        output_activation: str = "identity",
+        n_out: int | None = None,
+    ):
         super().__init__()
         self._encoder = (encoder,)  # in a tuple, so that torch does not register it
         linear = encoder.linear_weight
         self.n_in = encoder.n_out if linear is None else len(linear)
-        self.n_out = encoder.n_in
+        self.n_out = encoder.n_in if n_out is None else n_out
         self.output_activation = get_activation(output_activation, "output_activation")
         like = encoder.bias.detach()
         zeros = [like.new_zeros(len(b)) for b in reversed(list(encoder.biases))]
@@ -348,7 +355,7 @@ class TiedDecoder(nn.Module):
         (encoder,) = self._encoder
         out: Tensor = self.bias
         if encoder.linear_weight is not None:
-            out = F.linear(z, encoder.linear_weight.t(), out)
+            out = F.linear(z, encoder.linear_weight.t()[: self.n_out], out)
         if len(encoder.weights):
             weights: list[Tensor] = list(reversed(list(encoder.weights)))
             # An encoder of a VAE has more outputs than there are codes.
@@ -357,12 +364,15 @@ class TiedDecoder(nn.Module):
             centre = phi(z.new_zeros(()))
             for weight, bias in zip(weights, self.biases, strict=False):
                 hidden = phi(F.linear(hidden, weight.t(), bias)) - centre
-            out = out + F.linear(hidden, weights[-1].t()) * self.output_scale
+            last = weights[-1].t()[: self.n_out]
+            out = out + F.linear(hidden, last) * self.output_scale
         return self.output_activation(out)
 
 
 def tied_decoder(
-    encoder: LinearPlusMLP, output_activation: str = "identity"
+    encoder: LinearPlusMLP,
+    output_activation: str = "identity",
+    n_out: int | None = None,
 ) -> TiedDecoder:
     """Make the decoder that shares the weights of an encoder.
 
@@ -372,12 +382,14 @@ def tied_decoder(
         The encoder.
     output_activation : str, default="identity"
         Activation of the outputs.
+    n_out : int or None, default=None
+        Outputs, the first so many inputs of the encoder; None is all of them.
 
     Returns
     -------
     decoder : TiedDecoder
         Takes the outputs of the encoder's linear path (all its outputs, if it has
-        none) and gives rows as wide as the encoder's inputs.
+        none) and gives rows of `n_out` columns.
 
     Raises
     ------
@@ -395,4 +407,4 @@ def tied_decoder(
             "Tied weights need an encoder made from hidden_layer_sizes. "
             f"Got {type(encoder).__name__} instead."
         )
-    return TiedDecoder(encoder, output_activation)
+    return TiedDecoder(encoder, output_activation, n_out)

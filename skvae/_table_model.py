@@ -422,13 +422,16 @@ def start_at_mixture(
         _set(features.log_weights, log_weights)
         _set(features.positions, positions)
         _set(features.code_values[:-1], code_values)
-        encoder.linear_weight.zero_()
-        _set(encoder.linear_weight[:, :k], np.eye(k))
-        encoder.bias.zero_()
-        if encoder.n_out == 2 * k:
-            encoder.bias[k:] = 2 * float(np.log(spread))
-        _set(decoder.linear.linear_weight[:, :k], slopes)
-        _set(decoder.linear.bias, base)
+        # Random and own networks have no linear path to set.
+        if getattr(encoder, "linear_weight", None) is not None:
+            encoder.linear_weight.zero_()
+            _set(encoder.linear_weight[:, :k], np.eye(k))
+            encoder.bias.zero_()
+            if encoder.n_out == 2 * k:
+                encoder.bias[k:] = 2 * float(np.log(spread))
+        if isinstance(decoder, TableDecoder):
+            _set(decoder.linear.linear_weight[:, :k], slopes)
+            _set(decoder.linear.bias, base)
     if hasattr(module.prior, "set_from"):
         module.prior.set_from(
             torch.as_tensor(weights),

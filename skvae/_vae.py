@@ -175,6 +175,11 @@ class VAE(BaseAutoencoder):
             n_importance_samples=self.n_importance_samples,
         )
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.positive_only = self.likelihood == "poisson"
+        return tags
+
     def transform(self, X: Any, *, return_std: bool = False) -> Any:
         """Encode rows: the mean of the posterior of their codes.
 

@@ -282,6 +282,12 @@ def test_detection_takes_more_levels_than_boosting_does():
     assert 0 <= metrics.detection_auc(frame, frame, random_state=0) <= 1
 
 
+def test_detection_of_copies_of_the_training_rows_is_below_chance():
+    """A copy sits in another fold with the other label: hence the hold-out."""
+    real = mixed_table(300, 0)
+    assert metrics.detection_auc(real, real, random_state=0) < 0.4
+
+
 def test_detection_needs_two_rows():
     with pytest.raises(ValueError, match="at least 2"):
         metrics.detection_auc(np.ones((1, 2)), np.ones((5, 2)))

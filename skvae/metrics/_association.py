@@ -70,7 +70,7 @@ def association_errors(
     .. math:: \tfrac12 \sum_{u, v} |p_{real}(u, v) - p_{synthetic}(u, v)|,
 
     after cutting a numeric column into 10 equal bins over the real range, the outer two
-    open (``numpy.digitize(x, numpy.histogram_bin_edges(real, 10)[1:-1])``). Missing is a
+    open (``numpy.digitize(x, numpy.histogram_bin_edges(real)[1:-1])``). Missing is a
     level of its own. Without missing cells these are 1 minus ``CorrelationSimilarity``
     and ``ContingencySimilarity`` of sdmetrics 0.32; its report averages only over the
     pairs whose real association passes a threshold, these are all pairs.

@@ -148,7 +148,7 @@ def _frame_column(series: Any) -> np.ndarray:
         )
         return np.where(missing, np.nan, stamps.astype(np.int64).astype(np.float64))
     cells = series.to_numpy(dtype=object)
-    return np.where(missing, None, cells)
+    return _with_none(cells, missing)
 
 
 def _array_column(cells: np.ndarray) -> np.ndarray:
@@ -163,7 +163,13 @@ def _array_column(cells: np.ndarray) -> np.ndarray:
         for c in known
     ):
         return np.where(missing, np.nan, cells).astype(np.float64)
-    return np.where(missing, None, cells)
+    return _with_none(cells, missing)
+
+
+def _with_none(cells: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    cells = cells.copy()
+    cells[missing] = None
+    return cells
 
 
 def _numbers(column: np.ndarray, name: str) -> np.ndarray:

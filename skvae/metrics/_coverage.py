@@ -69,8 +69,8 @@ def alpha_precision(
     >>> alpha_precision(real, np.zeros((1000, 2))) < 0.1
     True
     """
-    tables = align(real, synthetic, categorical_features=categorical_features)
-    return aligned_precision(*_same_size(*tables, max_rows, random_state))
+    ours, theirs = align(real, synthetic, categorical_features=categorical_features)
+    return aligned_precision(*_same_size(ours, theirs, max_rows, random_state))
 
 
 def beta_recall(
@@ -138,8 +138,8 @@ def beta_recall(
     >>> beta_recall(real, real[:1].repeat(500, axis=0)) < 0.1
     True
     """
-    tables = align(real, synthetic, categorical_features=categorical_features)
-    return aligned_recall(*_same_size(*tables, max_rows, random_state))
+    ours, theirs = align(real, synthetic, categorical_features=categorical_features)
+    return aligned_recall(*_same_size(ours, theirs, max_rows, random_state))
 
 
 def _same_size(

@@ -84,8 +84,10 @@ def utility_score(
     >>> score.synthetic < 0.1
     True
     """
-    tables = align(real, holdout, synthetic, categorical_features=categorical_features)
-    return aligned_utility(*tables, target, random_state)
+    seen, unseen, drawn = align(
+        real, holdout, synthetic, categorical_features=categorical_features
+    )
+    return aligned_utility(seen, unseen, drawn, target, random_state)
 
 
 def aligned_utility(
@@ -217,8 +219,8 @@ def detection_auc(
     >>> detection_auc(real, fake + 2, random_state=0) > 0.9
     True
     """
-    tables = align(holdout, synthetic, categorical_features=categorical_features)
-    return aligned_detection(*tables, n_splits, random_state)
+    unseen, drawn = align(holdout, synthetic, categorical_features=categorical_features)
+    return aligned_detection(unseen, drawn, n_splits, random_state)
 
 
 def aligned_detection(

@@ -56,8 +56,10 @@ def distance_to_closest_record_share(
     >>> distance_to_closest_record_share(real, holdout, real + 1e-6)
     1.0
     """
-    tables = align(real, holdout, synthetic, categorical_features=categorical_features)
-    return aligned_share(*tables, max_rows, random_state)
+    seen, unseen, drawn = align(
+        real, holdout, synthetic, categorical_features=categorical_features
+    )
+    return aligned_share(seen, unseen, drawn, max_rows, random_state)
 
 
 def aligned_share(

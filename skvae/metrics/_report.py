@@ -129,15 +129,15 @@ class QualityReport:
         max_rows: int = 10_000,
         random_state: Any = None,
     ):
-        tables = align(
+        seen, unseen, drawn = align(
             real, holdout, synthetic, categorical_features=categorical_features
         )
         rng = check_random_state(random_state)
-        self.feature_names = [str(name) for name in tables[0].names]
-        self.n_rows = tuple(len(table) for table in tables)
-        self._compare(*tables)
-        self._predict(*tables, target, rng)
-        self._locate(*tables, max_rows, rng)
+        self.feature_names = [str(name) for name in seen.names]
+        self.n_rows = tuple(len(table) for table in (seen, unseen, drawn))
+        self._compare(seen, unseen, drawn)
+        self._predict(seen, unseen, drawn, target, rng)
+        self._locate(seen, unseen, drawn, max_rows, rng)
 
     def _compare(self, real: Table, holdout: Table, synthetic: Table) -> None:
         """Measure what needs no randomness."""
