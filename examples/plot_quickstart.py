@@ -52,7 +52,9 @@ ours, accuracy = searched(
 k = ours.best_params_["ae__n_components"]
 _, baseline = searched(PCA(random_state=0), {"ae__n_components": [k]})
 print(f"Chosen: {ours.best_params_}")
-print(f"Accuracy on new digits, {k} components: PCA {baseline:.3f}, ours {accuracy:.3f}")
+print(
+    f"Accuracy on new digits, {k} components: PCA {baseline:.3f}, ours {accuracy:.3f}"
+)
 
 # %%
 # Draw new digits

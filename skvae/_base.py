@@ -514,13 +514,20 @@ class BaseAutoencoder(
     def _draw_rows(self, z: torch.Tensor, generator: torch.Generator) -> Any:
         """Draw the rows of codes from the likelihood, in their units."""
         module, parts = self._module, []
-        for chunk in z.split(max(1, _CHUNK_FLOATS // self._width)):
+        order = self._columns.order(z)
+        for chunk in z[order].split(max(1, _CHUNK_FLOATS // self._width)):
             raw = module.decode(chunk)
             parts.append(self._columns.draw(module.likelihood, raw, generator))
-        return self._columns.joined(parts)
+        drawn = np.concatenate(parts)
+        rows = np.empty_like(drawn)
+        rows[order.cpu().numpy()] = drawn
+        return self._columns.drawn(rows, generator)
 
     def _draw_codes(self, n: int, generator: torch.Generator) -> torch.Tensor:
         raise NotImplementedError
+
+    def _learn_rows(self, dataset: Any) -> None:
+        """Set what scores need to know of the training rows, before training."""
 
     def _finish(self, dataset: Any) -> None:
         """Set fitted attributes that need a pass over the training rows."""

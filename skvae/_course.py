@@ -7,6 +7,7 @@ import time
 import warnings
 from typing import Any
 
+import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from skvae._rows import RowBatches
@@ -108,9 +109,9 @@ class Course:
 
     def _diverged(self) -> bool:
         loss = self.net.history[-1, "train_loss"]
-        return not (
-            math.isfinite(loss) and math.isfinite(float(self.net.flat_.data.sum()))
-        )
+        # The norm overflows before the weights do, while their products already have.
+        size = float(torch.linalg.vector_norm(self.net.flat_.data))
+        return not (math.isfinite(loss) and math.isfinite(size))
 
     def _roll_back(self) -> None:
         net, epoch = self.net, self.epochs + 1

@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 _SAMPLE_COMPONENTS = 10
 _MAX_CODES = 1000
+_CHUNK = 4096
 
 
 class DeterministicMixin:
@@ -86,10 +87,20 @@ class DeterministicMixin:
         return x if low is None else x.clamp(low, high)
 
     # -- fitted attributes and sampling ------------------------------------------------
-    def _finish(self: Any, dataset: Any) -> None:
-        """Keep what scores and samples need: mean, residual variance, some codes."""
-        columns, module = self._columns, self._module
+    def _learn_rows(self: Any, dataset: Any) -> None:
+        """Keep what scores need: the mean of the training rows."""
+        columns = self._columns
         self.center_, self.scale_ = columns.center, columns.scale
+        total = count = 0.0
+        for start in range(0, len(dataset), _CHUNK):
+            batch = dataset.take(slice(start, start + _CHUNK))
+            x, seen = batch["x"], batch.get("mask", torch.ones_like(batch["x"]))
+            total, count = total + (x * seen).sum(0), count + seen.sum(0)
+        self._row_mean = (total / count.clamp(min=1)).cpu().numpy()
+
+    def _finish(self: Any, dataset: Any) -> None:
+        """Keep what samples need: residual variance, some codes."""
+        columns, module = self._columns, self._module
         rows: Any = slice(None)
         if len(dataset) > _MAX_CODES:
             rng = np.random.RandomState(self.evaluation_seed_)
@@ -99,7 +110,6 @@ class DeterministicMixin:
         out = module(**batch)
         x, seen = batch["x"], batch.get("mask", torch.ones_like(batch["x"]))
         count = seen.sum(0).clamp(min=1)
-        self._row_mean = ((x * seen).sum(0) / count).cpu().numpy()
         residual = (x - self._within_bounds(out.reconstruction)).square() * seen
         variance = (residual.sum(0) / count).cpu().numpy()
         self._residual_variance = variance

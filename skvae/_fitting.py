@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from itertools import pairwise
 from typing import Any
@@ -359,11 +360,12 @@ class Fitting:
         context: Any,
     ) -> None:
         est = self.estimator
-        module = est.net_.module_ if self.go_on else self.module
+        # A copy, so that a fit that fails leaves the earlier weights alone.
+        module = copy.deepcopy(est.net_.module_) if self.go_on else self.module
         plan = self._plan(len(train))
         est._prepare(module)
         module.corruption = self._corruption(len(train))
-        module.noise = torch_generator(self.seeds.noise, self.device)
+        module.noise = self._noise_generator()
         for part in module.modules():
             if isinstance(part, LinearPlusMLP):
                 part.dropout_generator = module.noise
@@ -372,6 +374,8 @@ class Fitting:
             frozen.normal_(generator=torch_generator(self.seeds.evaluation))
             module.frozen_noise = frozen.to(self.device)
         est.evaluation_seed_ = self.seeds.evaluation
+        # Before the first epoch, after which callbacks may score.
+        est._learn_rows(dataset)
         est.device_ = str(self.device)
         net = self._net(module, plan)
         earlier = history_rows(est.net_) if self.go_on else []
@@ -381,6 +385,15 @@ class Fitting:
         est.net_ = net
         net.train(train_rows, valid_rows, stop=self._epoch_hook(net, context, earlier))
         self._record(net, earlier)
+
+    def _noise_generator(self) -> torch.Generator:
+        """Make the generator of the noise; partial_fit goes on with the earlier one."""
+        generator = torch_generator(self.seeds.noise, self.device)
+        if self.go_on and self.partial:
+            earlier = getattr(self.estimator.net_.module_, "noise", None)
+            if earlier is not None and earlier.device.type == self.device.type:
+                generator.set_state(earlier.get_state())
+        return generator
 
     def _net(self, module: Any, plan: TrainingPlan) -> Any:
         est = self.estimator

@@ -133,7 +133,11 @@ def _read(
         chosen = raw[which, torch.arange(raw.shape[1], device=raw.device)]
         if columns.kind == "table":
             chosen = _without_missing(columns, chosen)
-        return columns.draw(likelihood, chosen, generator)
+        drawn = columns.draw(likelihood, chosen, generator)
+        if columns.kind == "table":
+            seed = int(generator.initial_seed())
+            return columns.codec.decode(drawn, np.random.default_rng(seed))
+        return drawn
     expected = torch.einsum("kb,kbl->bl", share, likelihood.mean(raw))
     if columns.kind == "table":
         logits = _without_missing(columns, torch.log(expected.clamp_min(1e-30)))

@@ -70,9 +70,11 @@ class NumericColumns:
         """Learn the scaling of `X`; ``scale=None`` leaves the data alone."""
         d = X.shape[1]
         zeros, ones = np.zeros(d, dtype=X.dtype), np.ones(d, dtype=X.dtype)
-        if scale is None:
-            return cls(zeros, ones, has_missing=has_missing)
         low, high = _ranges(X)
+        if scale is None:
+            if not np.isfinite(X.shape[0] * _largest_square(low, high)):
+                _standardisation(X)
+            return cls(zeros, ones, has_missing=has_missing)
         common = _common_range(X, low, high)
         if common is not None:
             return cls(zeros, ones * X.dtype.type(common), 0.0, 1.0, has_missing)
@@ -98,6 +100,15 @@ class NumericColumns:
         """Draw rows from the likelihood, in the units of the training data."""
         return self.from_scaled(likelihood.draw(raw, generator).cpu().numpy())
 
+    @staticmethod
+    def order(z: Tensor) -> Tensor:
+        """Return the order to draw rows in: as they come."""
+        return torch.arange(len(z), device=z.device)
+
+    def drawn(self, rows: np.ndarray, generator: torch.Generator) -> np.ndarray:
+        """Return drawn rows; they are in the units of the training data already."""
+        return rows
+
     def joined(self, parts: list[np.ndarray]) -> np.ndarray:
         """Join blocks of restored rows."""
         return np.concatenate(parts)
@@ -121,6 +132,11 @@ def _ranges(X: Any) -> tuple[np.ndarray, np.ndarray]:
         low = np.fmin(low, np.fmin.reduce(block, axis=0))
         high = np.fmax(high, np.fmax.reduce(block, axis=0))
     return low, high
+
+
+def _largest_square(low: np.ndarray, high: np.ndarray) -> float:
+    with np.errstate(over="ignore"):
+        return float(np.max(np.square(np.stack([low, high])), initial=0.0))
 
 
 def _common_range(X: Any, low: np.ndarray, high: np.ndarray) -> float | None:
@@ -193,9 +209,11 @@ class RowDataset(torch.utils.data.Dataset):
         if columns.kind == "numeric":
             identity = not columns.center.any() and np.all(columns.scale == 1)
             if not identity:
+                # Copied: arrays of a memory-mapped model cannot be written to.
+                center, inverse = np.array(columns.center), 1 / columns.scale
                 self._affine = (
-                    torch.as_tensor(columns.center, dtype=dtype, device=self.device),
-                    torch.as_tensor(1 / columns.scale, dtype=dtype, device=self.device),
+                    torch.as_tensor(center, dtype=dtype, device=self.device),
+                    torch.as_tensor(inverse, dtype=dtype, device=self.device),
                 )
         if self.device.type != "cpu":
             self.arrays = {k: self._resident(v) for k, v in self.arrays.items()}
@@ -238,7 +256,8 @@ class RowDataset(torch.utils.data.Dataset):
         if sp.issparse(array):
             return torch.from_numpy(array[index].toarray()).to(self.device)
         if isinstance(index, slice):
-            return torch.from_numpy(np.array(array[index]))
+            # In C order: sums over columns depend on the layout in their last bit.
+            return torch.from_numpy(np.array(array[index], order="C"))
         return torch.from_numpy(array.take(index, axis=0))
 
 

@@ -154,8 +154,9 @@ def _factor_loadings(
     model = FactorAnalysis(
         rank, tol=tol, max_iter=2000, svd_method=method, random_state=seed
     )
-    with warnings.catch_warnings():
-        # Stopped short of convergence it is still a fine place to start.
+    with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
+        # Stopped short of convergence it is still a fine place to start; constant
+        # columns have no likelihood to follow, but factors of zero all the same.
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(rows)
     loadings[:rank] = model.components_

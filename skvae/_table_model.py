@@ -19,6 +19,8 @@ from skvae._table import TableCodec, concat_rows
 from skvae.likelihoods import Likelihood
 
 _EMBEDDING = 4
+# Components and bits a component of the curve that orders codes for drawing.
+_CURVE_DIMS, _CURVE_BITS = 4, 4
 
 
 class TableColumns:
@@ -62,9 +64,30 @@ class TableColumns:
         """Join blocks of restored rows."""
         return concat_rows(parts)
 
-    def draw(self, likelihood: Any, raw: Tensor, generator: torch.Generator) -> Any:
-        """Draw rows from the heads; bins and rare levels by a uniform rank."""
-        codes = likelihood.draw(raw, generator).cpu().numpy()
+    def draw(
+        self, likelihood: Any, raw: Tensor, generator: torch.Generator
+    ) -> np.ndarray:
+        """Draw the codes of rows from the heads."""
+        return likelihood.draw(raw, generator).cpu().numpy()
+
+    @staticmethod
+    def order(z: Tensor) -> Tensor:
+        """Return an order of codes in which neighbours are alike.
+
+        A Morton curve through the first few components, which matter most: draws that
+        cover [0, 1] evenly over consecutive rows then cover it evenly everywhere.
+        """
+        dims = min(_CURVE_DIMS, z.shape[1])
+        ranks = z[:, :dims].argsort(dim=0).argsort(dim=0)
+        cells = ranks * (1 << _CURVE_BITS) // len(z)
+        key = torch.zeros(len(z), dtype=torch.int64, device=z.device)
+        for bit in range(_CURVE_BITS):
+            for dim in range(dims):
+                key |= ((cells[:, dim] >> bit) & 1) << (bit * dims + dims - 1 - dim)
+        return key.argsort(stable=True)
+
+    def drawn(self, codes: np.ndarray, generator: torch.Generator) -> Any:
+        """Return drawn codes as rows, values drawn within a code."""
         seed = torch.randint(
             2**31 - 1, (), generator=generator, device=generator.device
         )
@@ -272,16 +295,42 @@ class TableLikelihood(Likelihood):
         codes : Tensor of shape (n_rows, n_columns)
             Codes.
         """
-        # All heads share one running sum: a uniform rank in a head's part is a code.
+        # All heads share one running sum: a rank in a head's part is a code.
         running = self.mean(raw).double().cumsum(dim=-1)
         ends = self.offsets + self.member.sum(0).long()
         last = running[..., ends - 1]
         first = torch.cat([torch.zeros_like(last[..., :1]), last[..., :-1]], dim=-1)
-        rank = torch.empty_like(last).uniform_(generator=generator)
+        rank = stratified(last, generator)
         found = torch.searchsorted(running, first + rank * (last - first), right=True)
         return (
             torch.minimum(torch.maximum(found, self.offsets), ends - 1) - self.offsets
         )
+
+
+def stratified(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw uniform numbers spread evenly over the columns of consecutive rows.
+
+    A randomly shifted Kronecker sequence with the square roots of the primes: each
+    number is uniform, and consecutive rows cover [0, 1] evenly in every column. Rows
+    come ordered along a curve through the codes, so a sample's margins hold little
+    noise.
+    """
+    n, d = like.shape
+    steps = torch.as_tensor(np.sqrt(_primes(d)) % 1.0, device=like.device)
+    shift = torch.rand(d, generator=generator, dtype=torch.float64, device=like.device)
+    rows = torch.arange(n, dtype=torch.float64, device=like.device)[:, None]
+    return ((rows * steps + shift) % 1.0).to(like.dtype)
+
+
+def _primes(n: int) -> np.ndarray:
+    """Return the first n primes."""
+    limit = int(max(15, n * (np.log(n + 1) + np.log(np.log(n + 3)) + 2)))
+    is_prime = np.ones(limit, dtype=bool)
+    is_prime[:2] = False
+    for i in range(2, int(limit**0.5) + 1):
+        if is_prime[i]:
+            is_prime[i * i :: i] = False
+    return np.flatnonzero(is_prime)[:n].astype(np.float64)
 
 
 class TableDecoder(nn.Module):
@@ -300,9 +349,6 @@ class TableDecoder(nn.Module):
     width : float
         Standard deviation of the smoothing, in bins; 0 is none.
     """
-
-    place: Tensor
-    kernel: Tensor
 
     def __init__(
         self,
@@ -331,44 +377,56 @@ class TableDecoder(nn.Module):
             generator=generator,
             dtype=dtype,
         )
-        place, kernel = _smoothing([np.asarray(r) for r in bin_runs], width)
-        self.register_buffer("place", torch.as_tensor(place))
-        self.register_buffer("kernel", torch.as_tensor(kernel, dtype=dtype))
+        runs = [np.asarray(r) for r in bin_runs] if width > 0 else []
+        self.places = [_place(run) for run in runs]
+        for i, run in enumerate(runs):
+            kernel = torch.as_tensor(_kernel(len(run), width), dtype=dtype)
+            self.register_buffer(f"kernel{i}", kernel, persistent=False)
 
     def forward(self, z: Tensor) -> Tensor:
         """Return the block of logits."""
         free = self.mlp(z)
-        if len(self.place):
-            leading = free.shape[:-1]
-            flat = free.reshape(-1, free.shape[-1])
-            # One spare column takes what the padding of short runs writes.
-            wide = nn.functional.pad(flat, (0, 1))
-            runs = wide[:, self.place].transpose(0, 1)
-            smooth = torch.bmm(runs, self.kernel).transpose(0, 1)
-            wide = wide.index_put(
-                (
-                    torch.arange(len(flat), device=flat.device)[:, None, None],
-                    self.place,
-                ),
-                smooth,
-            )
-            free = wide[:, :-1].reshape(*leading, -1)
+        if self.places:
+            kernels = [getattr(self, f"kernel{i}") for i in range(len(self.places))]
+            free = _Smooth.apply(free, self.places, kernels)
         return self.linear(z) + free
 
 
-def _smoothing(runs: list[np.ndarray], width: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return positions (n_runs, length) and kernels (n_runs, length, length)."""
-    runs = [r for r in runs if len(r) > 1] if width > 0 else []
-    longest = max((len(r) for r in runs), default=0)
-    place = np.full((len(runs), longest), -1, dtype=np.int64)
-    kernel = np.zeros((len(runs), longest, longest))
-    for i, run in enumerate(runs):
-        m = len(run)
-        place[i, :m] = run
-        distance = np.subtract.outer(np.arange(m), np.arange(m))
-        weights = np.exp(-0.5 * (distance / width) ** 2)
-        kernel[i, :m, :m] = weights / weights.sum(axis=0)
-    return place, kernel
+class _Smooth(torch.autograd.Function):
+    """Replace the logits of each run of bins by a weighted mean of its neighbours."""
+
+    @staticmethod
+    def forward(ctx: Any, free: Tensor, places: list, kernels: list) -> Tensor:
+        ctx.places, ctx.kernels = places, kernels
+        return _smoothed(free, places, kernels)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple:
+        transposed = [kernel.t() for kernel in ctx.kernels]
+        return _smoothed(grads[0], ctx.places, transposed), None, None
+
+
+def _smoothed(values: Tensor, places: list, kernels: list) -> Tensor:
+    out = values.clone(memory_format=torch.contiguous_format)
+    for place, kernel in zip(places, kernels, strict=True):
+        out[..., place] = values[..., place] @ kernel
+    return out
+
+
+def _place(run: np.ndarray) -> Any:
+    """Return the positions of a run, as a slice where they follow each other."""
+    first, last = int(run[0]), int(run[-1])
+    if last - first + 1 == len(run):
+        return slice(first, last + 1)
+    return torch.as_tensor(run)
+
+
+def _kernel(length: int, width: float) -> np.ndarray:
+    steps = np.arange(length)
+    weights = np.exp(-0.5 * (np.subtract.outer(steps, steps) / width) ** 2)
+    # Products with the denormal numbers far out would cost thirty times more.
+    weights[weights < 1e-9] = 0.0
+    return weights / weights.sum(axis=0)
 
 
 def start_at_mixture(

@@ -165,7 +165,15 @@ class _DiagonalMixture:
     @torch.no_grad()
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         weights = torch.softmax(self.log_weights, dim=0)
-        chosen = torch.multinomial(weights, n, replacement=True, generator=generator)
+        # One systematic draw: the shares of the components carry no noise of their own.
+        start = torch.rand(1, generator=generator, device=weights.device)
+        places = (torch.arange(n, device=weights.device) + start) / n
+        running = weights.cumsum(0) / weights.sum()
+        chosen = torch.searchsorted(running, places.to(running)).clamp_max(
+            len(weights) - 1
+        )
+        order = torch.randperm(n, generator=generator, device=generator.device)
+        chosen = chosen[order.to(chosen.device)]
         means = self.means[chosen]
         noise = torch.randn(
             means.shape, generator=generator, dtype=means.dtype, device=means.device

@@ -117,7 +117,7 @@ def test_scikit_learn_check(estimator, check):
     check(estimator)
 
 
-@pytest.mark.filterwarnings("ignore:X does not have valid feature names")
+@pytest.mark.filterwarnings("ignore:X (has|does not have valid) feature names")
 @pytest.mark.numpy_global_rng
 @pytest.mark.parametrize("check", OUTSIDE_CHECK_ESTIMATOR, ids=lambda c: c.__name__)
 @pytest.mark.parametrize("estimator", INTERFACES, ids=_label)
@@ -180,7 +180,8 @@ def test_tag_says_whether_missing_cells_are_taken(missing_values):
 
 
 def test_at_least_six_variants_of_each_estimator_are_checked():
-    kinds = [next(c for c in type(v).__mro__ if c.__module__ != __name__)
-             for v in VARIANTS]
+    kinds = [
+        next(c for c in type(v).__mro__ if c.__module__ != __name__) for v in VARIANTS
+    ]
     assert kinds.count(AutoencoderTransformer) >= 6
     assert kinds.count(VAE) >= 6

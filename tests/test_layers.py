@@ -32,7 +32,7 @@ LAYERS = (
     "_fused _optimizer _plan _rows",
     "_random _docs _compat _threads",
 )
-SIDEWAYS = {("_conditional_vae", "_vae")}
+SIDEWAYS = {("_conditional_vae", "_vae"), ("metrics", "inspection")}
 
 # If a library changes, one place changes with it.
 OWNERS = {

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from scipy.special import logsumexp
 
 # Rows each component borrows from the margins: no code is impossible anywhere.
-_PSEUDO_COUNT = 2.0
+_PSEUDO_COUNT = 0.3
 
 
 def one_hot(codes: np.ndarray, sizes: Sequence[int] | np.ndarray) -> sp.csr_array:

@@ -1,0 +1,296 @@
+"""Callbacks: skorch's in `callbacks=`, scikit-learn's by `set_callbacks`."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.callback import ProgressBar as SklearnProgressBar
+from sklearn.callback import ScoringMonitor
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from skorch.callbacks import (
+    Callback,
+    Checkpoint,
+    EarlyStopping,
+    EpochScoring,
+    GradientNormClipping,
+    LRScheduler,
+    ProgressBar,
+)
+
+from skvae import VAE, AutoencoderTransformer
+
+KINDS = [AutoencoderTransformer, VAE]
+
+
+@pytest.fixture(scope="module")
+def X():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(90, 2)) @ rng.normal(size=(2, 5))
+    return rows + 0.3 * rng.normal(size=(90, 5))
+
+
+@pytest.fixture(params=KINDS, ids=lambda k: k.__name__)
+def kind(request):
+    return request.param
+
+
+def _model(kind, **params):
+    return kind(**{"n_components": 2, "max_iter": 4, "random_state": 0, **params})
+
+
+def _code_spread(net, X, y=None):
+    return float(net.forward(X)[1].std())
+
+
+def _row_count(net, X, y=None):
+    return float(len(X))
+
+
+CALLBACKS = {
+    "early_stopping": lambda _: EarlyStopping(patience=2, load_best=True),
+    "checkpoint": lambda path: Checkpoint(
+        dirname=path / "saved", monitor="valid_loss_best"
+    ),
+    "lr_by_epoch": lambda _: LRScheduler(torch.optim.lr_scheduler.StepLR, step_size=2),
+    "lr_on_plateau": lambda _: LRScheduler("ReduceLROnPlateau", monitor="train_loss"),
+    "lr_by_batch": lambda _: LRScheduler(
+        torch.optim.lr_scheduler.OneCycleLR,
+        max_lr=0.01,
+        total_steps=100,
+        step_every="batch",
+    ),
+    "clipping": lambda _: GradientNormClipping(0.5),
+    "scoring_cached": lambda _: EpochScoring(_code_spread, name="spread"),
+    "scoring": lambda _: EpochScoring(_row_count, name="count", use_caching=False),
+    "named": lambda _: (
+        "mine",
+        EpochScoring(_row_count, name="count", use_caching=False),
+    ),
+}
+
+
+def _plain(callback):
+    callback = callback[1] if isinstance(callback, tuple) else callback
+    return {k: v for k, v in vars(callback).items() if not callable(v)}
+
+
+@pytest.mark.parametrize("name", CALLBACKS)
+def test_a_skorch_callback_works_and_is_not_changed(kind, name, X, tmp_path):
+    callback = CALLBACKS[name](tmp_path)
+    before = copy.deepcopy(_plain(callback))
+    model = _model(kind, callbacks=[callback]).fit(X)
+    assert np.all(np.isfinite(model.transform(X)))
+    assert _plain(callback) == before
+    assert len(model.net_.history) == model.n_iter_ == 4
+    loaded = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(loaded.transform(X), model.transform(X))
+    assert clone(model).callbacks is not None
+
+
+def test_progress_bar_draws_on_demand_only(kind, X, capsys):
+    _model(kind, callbacks=[ProgressBar()]).fit(X)
+    assert "%" in "".join(capsys.readouterr())
+
+
+def test_early_stopping_stops(kind, X):
+    stop = EarlyStopping(monitor="train_loss", patience=2, threshold=1e9)
+    model = _model(kind, max_iter=50, callbacks=[stop]).fit(X)
+    assert model.n_iter_ == 3
+
+
+def test_checkpoint_writes_the_best_weights(kind, X, tmp_path):
+    _model(kind, callbacks=[Checkpoint(dirname=tmp_path / "c", monitor=None)]).fit(X)
+    saved = torch.load(tmp_path / "c" / "params.pt", weights_only=True)
+    assert any(name.startswith("encoder") for name in saved)
+
+
+def test_a_scheduler_replaces_the_plan(kind, X):
+    class Recorder(Callback):
+        rates = []
+
+        def on_epoch_end(self, net, **kwargs):
+            Recorder.rates.append(net.optimizer_.param_groups[0]["lr"])
+
+    scheduler = LRScheduler(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.1)
+    model = _model(kind, learning_rate_init=1e-3, callbacks=[scheduler, Recorder()])
+    model.fit(X)
+    np.testing.assert_allclose(Recorder.rates, 1e-3 * 0.1 ** np.arange(1, 5), rtol=1e-6)
+
+
+def test_scores_of_epochs_are_in_the_history(kind, X):
+    scoring = EpochScoring(_row_count, name="count", use_caching=False)
+    model = _model(kind, callbacks=[scoring]).fit(X)
+    # Without a word skorch scores the held-out rows: 10 of 90.
+    assert model.net_.history[:, "count"] == [10.0] * 4
+
+
+def test_clipping_bounds_the_gradient(kind, X):
+    class Norm(Callback):
+        seen = []
+
+        def on_grad_computed(self, net, named_parameters, **kwargs):
+            grads = [p.grad for _, p in named_parameters if p.grad is not None]
+            Norm.seen.append(float(torch.cat([g.ravel() for g in grads]).norm()))
+
+    _model(kind, callbacks=[GradientNormClipping(1e-3), Norm()]).fit(X)
+    assert 0 < max(Norm.seen) <= 1e-3 * (1 + 1e-5)
+
+
+class EveryBatch(Callback):
+    """Does nothing, but asks for batches, so that skorch's own step runs."""
+
+    def on_batch_end(self, net, **kwargs):
+        pass
+
+
+VARIANTS = [
+    AutoencoderTransformer(),
+    AutoencoderTransformer(penalty="kl", alpha=0.1, dropout=0.2),
+    AutoencoderTransformer(tied_weights=True, weight_decay=0.1),
+    VAE(),
+    VAE(noise="heteroscedastic", kl_warmup=0.5, free_bits=0.1),
+    VAE(n_importance_samples=3, prior="mixture"),
+]
+
+
+@pytest.mark.parametrize("model", VARIANTS, ids=repr)
+def test_lean_epoch_and_skorch_step_give_the_same_weights(model, X):
+    model = clone(model).set_params(
+        n_components=2,
+        max_iter=6,
+        batch_size=16,
+        early_stopping=False,
+        random_state=0,
+    )
+    lean = clone(model).fit(X)
+    slow = clone(model).set_params(callbacks=[EveryBatch()]).fit(X)
+    assert slow.net_.by_batch
+    assert not lean.net_.by_batch
+    for a, b in zip(
+        lean.net_.module_.parameters(), slow.net_.module_.parameters(), strict=True
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(lean.loss_curve_, slow.loss_curve_, rtol=1e-6)
+    columns = [set(m.net_.history[-1]) - {"batches"} for m in (lean, slow)]
+    assert columns[0] <= columns[1]
+
+
+# -- scikit-learn's ------------------------------------------------------------------
+# scoring=None fails in scikit-learn 1.9.1 for every estimator: the default scorer gives
+# a number where the monitor wants a dictionary.
+OWN_SCORE = {"score": lambda estimator, X, y: estimator.score(X)}
+
+
+class StopAfter:
+    """A scikit-learn callback that stops a training after some epochs."""
+
+    def __init__(self, epochs):
+        self.epochs = epochs
+
+    def setup(self, estimator, context):
+        self.seen = 0
+
+    def teardown(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context, **kwargs):
+        pass
+
+    def on_fit_task_end(self, estimator, context, **kwargs):
+        self.seen += context.task_name == "epoch"
+        return self.seen >= self.epochs
+
+
+def test_a_stopping_callback_stops(kind, X):
+    model = _model(kind, max_iter=50)
+    model.set_callbacks(StopAfter(3)).fit(X)
+    assert model.n_iter_ == 3
+    assert np.all(np.isfinite(model.transform(X)))
+
+
+def test_a_stopping_callback_stops_in_a_pipeline(kind, X):
+    model = _model(kind, max_iter=50).set_callbacks(StopAfter(3))
+    pipe = make_pipeline(StandardScaler(), model).fit(X)
+    assert pipe[-1].n_iter_ == 3
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_a_stopping_callback_stops_in_a_grid_search(kind, X, n_jobs):
+    model = _model(kind, max_iter=50).set_callbacks(StopAfter(3))
+    search = GridSearchCV(model, {"n_components": [1, 2]}, cv=2, n_jobs=n_jobs).fit(X)
+    assert search.best_estimator_.n_iter_ == 3
+
+
+def test_scoring_monitor_logs_every_epoch(kind, X):
+    monitor = ScoringMonitor(scoring=OWN_SCORE)
+    model = _model(kind).set_callbacks(monitor).fit(X)
+    logs = monitor.get_logs().data
+    epochs = [row for row in logs if row["task_name"] == "epoch"]
+    assert len(epochs) == 4
+    assert all(np.isfinite(row["score"]) for row in epochs)
+    assert len({row["score"] for row in epochs}) > 1
+    assert model.n_iter_ == 4
+
+
+def test_scoring_monitor_takes_an_own_scorer(kind, X):
+    monitor = ScoringMonitor(scoring=lambda est, X, y: {"half": est.score(X) / 2})
+    model = _model(kind, early_stopping=False).set_callbacks(monitor).fit(X)
+    rows = [r for r in monitor.get_logs().data if r["task_name"] == "epoch"]
+    # Without held-out rows the model keeps the weights of the last epoch.
+    assert rows[-1]["half"] == pytest.approx(model.score(X) / 2)
+
+
+def test_scoring_monitor_works_in_pipeline_and_grid_search(kind, X):
+    monitor = ScoringMonitor(scoring=OWN_SCORE)
+    model = _model(kind).set_callbacks(monitor)
+    make_pipeline(StandardScaler(), model).fit(X)
+    assert len(monitor.get_logs().data) >= 4
+    GridSearchCV(model, {"n_components": [1, 2]}, cv=2, refit=False).fit(X)
+    assert len(monitor.get_logs().data) >= 16
+
+
+@pytest.mark.parametrize("where", ["alone", "pipeline", "grid"])
+def test_progress_bar_of_scikit_learn_runs(kind, X, where, capsys):
+    pytest.importorskip("rich")
+    model = _model(kind)
+    if where == "alone":
+        model.set_callbacks(SklearnProgressBar()).fit(X)
+    elif where == "pipeline":
+        pipe = make_pipeline(StandardScaler(), model, LogisticRegression())
+        pipe.set_callbacks(SklearnProgressBar()).fit(X, X[:, 0] > 0)
+    else:
+        search = GridSearchCV(model, {"n_components": [1, 2]}, cv=2)
+        search.set_callbacks(SklearnProgressBar()).fit(X)
+    assert kind.__name__ in capsys.readouterr().out or where == "grid"
+
+
+def test_callbacks_of_scikit_learn_do_not_change_the_model(kind, X):
+    plain = _model(kind).fit(X)
+    watched = _model(kind).set_callbacks(ScoringMonitor(scoring=OWN_SCORE)).fit(X)
+    np.testing.assert_array_equal(watched.transform(X), plain.transform(X))
+
+
+def test_a_model_with_callbacks_of_scikit_learn_pickles(kind, X):
+    model = _model(kind).set_callbacks(ScoringMonitor(scoring=OWN_SCORE)).fit(X)
+    loaded = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(loaded.transform(X), model.transform(X))
+
+
+def test_nothing_is_printed_by_default(kind, X, capfd):
+    model = _model(kind).fit(X)
+    model.score(X)
+    model.sample(2, random_state=0)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_verbose_prints_one_line_an_epoch(kind, X, capsys):
+    _model(kind, verbose=1).fit(X)
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert "train_loss" in lines[0]
+    assert len(lines) == 2 + 4
