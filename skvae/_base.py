@@ -428,9 +428,6 @@ class BaseAutoencoder(
         """Return rows in the container of the training rows."""
         return rows if self._columns.kind == "table" else self._container.restore(rows)
 
-    def _prepare(self, module: Any) -> None:
-        """Give the module what is known of the training rows before it is trained."""
-
     def _encode_rows(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
         return self._encode(self._validate(X, reset=False))
@@ -536,7 +533,7 @@ class BaseAutoencoder(
     # A conditional model overrides these two.
     _n_conditions: ClassVar[int] = 0
 
-    def _condition_arrays(self, y: Any, n: int, *, reset: bool) -> dict[str, Any]:
+    def _condition_arrays(self, y: Any, rows: Any, *, reset: bool) -> dict[str, Any]:
         """Return what training rows carry beside their columns."""
         return {}
 

@@ -11,7 +11,7 @@ from sklearn.utils import ClassifierTags, check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from skvae._conditions import Conditions
+from skvae._conditions import Conditions, spread_labels
 from skvae._docs import estimator
 from skvae._random import draw_torch_generator
 from skvae._vae import VAE
@@ -39,7 +39,8 @@ class ConditionalVAE(VAE):
 
     so codes need no labels, ``transform(X)`` equals ``fit_transform(X, y)``, and
     rows are drawn for any condition exactly, without rejection. Rows without a label
-    take part through :math:`\log \sum_y p(y) \, p(x \mid z, y)` [2]_.
+    take part through :math:`\log \sum_y p(y) \, p(x \mid z, y)` [2]_, with shares
+    :math:`p(y)` that follow the labels of similar rows.
 
     Parameters
     ----------
@@ -139,7 +140,7 @@ class ConditionalVAE(VAE):
     def _n_conditions(self) -> int:  # type: ignore[override]
         return self._conditions.width
 
-    def _condition_arrays(self, y: Any, n: int, *, reset: bool) -> dict[str, Any]:
+    def _condition_arrays(self, y: Any, rows: Any, *, reset: bool) -> dict[str, Any]:
         """Learn and write the conditions of the training rows."""
         if y is None:
             raise ValueError(
@@ -151,17 +152,13 @@ class ConditionalVAE(VAE):
             self.classes_ = self._conditions.classes
             self.class_prior_ = self._conditions.class_prior
         condition = self._conditions.encode(y)
-        check_consistent_length(np.empty(n), condition)
+        check_consistent_length(rows["x"], condition)
         if reset:
             self._mean_condition = np.nanmean(condition, axis=0)
-        self._has_unlabelled = bool(np.isnan(condition).any())
-        return {"condition": condition}
-
-    def _prepare(self, module: Any) -> None:
-        """Tell the module the shares of the classes if rows lack a label."""
-        module.class_log_prior = None
-        if self._has_unlabelled and self.class_prior_ is not None:
-            module.class_log_prior = torch.log(torch.as_tensor(self.class_prior_))
+        if not np.isnan(condition).any():
+            return {"condition": condition}
+        shares = spread_labels(self._columns, rows["x"], condition)
+        return {"condition": condition, "label_prior": shares}
 
     def _usual_condition(self, n: int) -> torch.Tensor:
         return self._to_device(np.repeat(self._mean_condition[None], n, axis=0))

@@ -6,15 +6,22 @@ continuous values standardised - and how to give them back. Its state is plain.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
+from scipy.sparse import issparse
+from sklearn.decomposition import PCA
+from sklearn.semi_supervised import LabelSpreading
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import column_or_1d
 
 from skvae._table import Container, has_missing
 
 _MAX_KEPT = 10_000
+# Labels spread over this many neighbours, in this many principal components.
+_NEIGHBOURS, _SPREAD_COMPONENTS, _MAX_SPREAD = 7, 30, 20_000
+_KEPT_PRIOR = 0.05
 # Whole numbers with more values than this count as continuous in a table of conditions.
 _MAX_LEVELS = 20
 
@@ -188,6 +195,48 @@ class Conditions:
         """Make the conditions from plain values."""
         columns = [ConditionColumn(**c) for c in state["columns"]]
         return cls(**{**state, "columns": columns})
+
+
+def spread_labels(columns: Any, X: Any, condition: np.ndarray) -> np.ndarray:
+    """Return shares of the classes for every row, from the labels of similar rows.
+
+    Labels spread over the nearest neighbours of numeric rows; a part of every share
+    is that of the class among the labelled rows, which is all there is for tables.
+
+    Parameters
+    ----------
+    columns : object
+        What was learned about the columns.
+    X : {ndarray, csr_array} of shape (n_samples, n_features)
+        Stored rows.
+    condition : ndarray of shape (n_samples, n_classes)
+        One-hot classes, NaN for rows without a label.
+
+    Returns
+    -------
+    shares : ndarray of shape (n_samples, n_classes)
+        They sum to one.
+    """
+    unlabelled = np.isnan(condition).any(axis=1)
+    prior = np.broadcast_to(np.nanmean(condition, axis=0), condition.shape)
+    many = len(condition) > _MAX_SPREAD
+    if columns.kind != "numeric" or columns.has_missing or many or issparse(X):
+        return np.where(unlabelled[:, None], prior, condition)
+    rows = (X - columns.center) / columns.scale
+    if rows.shape[1] > _SPREAD_COMPONENTS:
+        rows = PCA(_SPREAD_COMPONENTS, random_state=0).fit_transform(rows)
+    labels = np.where(unlabelled, -1, np.nan_to_num(condition).argmax(axis=1))
+    neighbours = min(_NEIGHBOURS, len(rows) - 1)
+    with warnings.catch_warnings():
+        # Rows that no label reaches keep the shares of the classes.
+        warnings.simplefilter("ignore")
+        model = LabelSpreading(kernel="knn", n_neighbors=neighbours, alpha=0.5)
+        model.fit(rows, labels)
+    found = np.zeros(condition.shape)
+    found[:, model.classes_] = np.nan_to_num(model.label_distributions_)
+    reached = found.sum(axis=1, keepdims=True) > 0
+    mixed = np.where(reached, (1 - _KEPT_PRIOR) * found + _KEPT_PRIOR * prior, prior)
+    return np.where(unlabelled[:, None], mixed, condition)
 
 
 def split_unlabelled(

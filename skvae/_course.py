@@ -34,6 +34,9 @@ class Course:
         net.steps_done_ = 0
         net.lr_factor_ = 1.0
         self.interval = max(1, _STEPS_PER_VALIDATION // steps)
+        if any(name != "print_log" for name, _ in net.callbacks_):
+            # A user's callback may count epochs by their held-out loss.
+            self.interval = 1
         self.best_loss = math.inf
         self.best = self._snapshot()
         if valid is not None:

@@ -114,8 +114,7 @@ class Fitting:
         columns = est._columns
         self.dtype = self._dtype(X)
         arrays = columns.to_rows(X, _NAME[self.dtype])
-        n = arrays["x"].shape[0]
-        extra = est._condition_arrays(self.y, n, reset=not self.go_on)
+        extra = est._condition_arrays(self.y, arrays, reset=not self.go_on)
         arrays |= {name: a.astype(_NAME[self.dtype]) for name, a in extra.items()}
         with limited_threads(self._multiply_adds()):
             dataset = RowDataset(columns, arrays, self.dtype, self.device)
@@ -334,7 +333,11 @@ class Fitting:
             rows = rows[:_ROWS_FOR_MEANS]
         X = dataset.take(rows)["x"].cpu().numpy()
         if classical and self.recipe.variational:
-            condition = dataset.take(rows).get("condition")
+            batch = dataset.take(rows)
+            condition = batch.get("condition")
+            if "label_prior" in batch:
+                unknown = torch.isnan(condition)
+                condition = torch.where(unknown, batch["label_prior"], condition)
             start_at_factor_analysis(module, X, self.seeds.init, condition)
         elif classical and self.recipe.code_activation is None:
             start_at_pca(module, X, self.seeds.init)
@@ -363,7 +366,6 @@ class Fitting:
         # A copy, so that a fit that fails leaves the earlier weights alone.
         module = copy.deepcopy(est.net_.module_) if self.go_on else self.module
         plan = self._plan(len(train))
-        est._prepare(module)
         module.corruption = self._corruption(len(train))
         module.noise = self._noise_generator()
         for part in module.modules():

@@ -33,6 +33,7 @@ class Pass(NamedTuple):
     encoder_input: Tensor
     mask: Tensor | None
     condition: Tensor | None
+    label_prior: Tensor | None
     weight: Tensor | None
     n_samples: int
 
@@ -132,8 +133,6 @@ class AutoencoderModule(nn.Module):
         self.n_importance_samples = n_importance_samples
         # In validation every row sees the same frozen noise.
         self.frozen_noise: Tensor | None = None
-        # Log-shares of the classes, where some training rows have no label.
-        self.class_log_prior: Tensor | None = None
 
     @property
     def is_tied(self) -> bool:
@@ -179,6 +178,7 @@ class AutoencoderModule(nn.Module):
         condition: Tensor | None = None,
         weight: Tensor | None = None,
         values: Tensor | None = None,
+        label_prior: Tensor | None = None,
     ) -> Pass:
         """Push rows through; the terms read the result."""
         inputs = self._corrupted_input(x, mask, values)
@@ -205,6 +205,7 @@ class AutoencoderModule(nn.Module):
             encoder_input=inputs,
             mask=mask,
             condition=condition,
+            label_prior=label_prior,
             weight=weight,
             n_samples=n_samples,
         )
@@ -243,28 +244,27 @@ class AutoencoderModule(nn.Module):
     # -- what the terms ask for --------------------------------------------------------
     def known(self, condition: Tensor | None) -> Tensor | None:
         """Return conditions with zeros for rows that have no label."""
-        if condition is None or self.class_log_prior is None:
-            return condition
-        return torch.nan_to_num(condition, nan=0.0)
+        return None if condition is None else torch.nan_to_num(condition, nan=0.0)
 
     def log_likelihood(self, out: Pass) -> Tensor:
         """Return log p(x | z) of each row, in nats.
 
-        A row without a label gets log sum_y p(y) p(x | z, y).
+        A row without a label gets log sum_y p(y) p(x | z, y), with the shares p(y)
+        that the batch gives for it.
         """
         values = self.likelihood.log_prob(out.target, out.raw, out.mask)
-        if self.class_log_prior is None or out.condition is None:
+        if out.label_prior is None or out.condition is None:
             return values
         unlabelled = torch.isnan(out.condition[:, 0]).nonzero().squeeze(1)
         if not len(unlabelled):
             return values
-        prior = self.class_log_prior.to(values)
+        shares = torch.log(out.label_prior[unlabelled].clamp_min(1e-12))
         mask = None if out.mask is None else out.mask[unlabelled]
         z, target = out.z[..., unlabelled, :], out.target[unlabelled]
         joint = [
             self.likelihood.log_prob(target, self.decode(z, one_hot), mask) + share
             for one_hot, share in zip(
-                torch.eye(len(prior)).to(values), prior, strict=True
+                torch.eye(shares.shape[1]).to(values), shares.T, strict=True
             )
         ]
         marginal = torch.logsumexp(torch.stack(joint), dim=0)

@@ -59,7 +59,7 @@ def _has_closed_form(module: Any, objective: Any) -> bool:
     prior = module.prior is None or type(module.prior) is NormalPrior
     if not (plain and simple and prior) or module.features is not None:
         return False
-    if module.n_importance_samples > 1 or module.class_log_prior is not None:
+    if module.n_importance_samples > 1:
         return False
     if module.code_activation not in (None, torch.sigmoid):
         return False

@@ -137,7 +137,11 @@ class AutoencoderNet(NeuralNet):
         self._set_pace()
         step = super().train_step(batch, **fit_params)
         self.steps_done_ += 1
-        return step
+        return _plain_step(step)
+
+    def validation_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
+        """Take skorch's own validation step."""
+        return _plain_step(super().validation_step(batch, **fit_params))
 
     def on_grad_computed(self, net: Any, named_parameters: Any, **kwargs: Any) -> None:
         """Clip the gradient of skorch's own step."""
@@ -280,6 +284,9 @@ class AutoencoderNet(NeuralNet):
             loss = float(np.average(losses, weights=sizes))
         elif training:
             loss = self._lean_epoch(iterator)
+            # One row stands for the batches: Checkpoint names its files by the last.
+            self.history.new_batch()
+            self.history.record_batch("train_loss", loss)
         else:
             loss = self.held_out_loss(iterator)
         self._record(prefix, loss)
@@ -292,7 +299,7 @@ class AutoencoderNet(NeuralNet):
         closed = closed_step(module, objective)
         for batch in iterator.batches():
             self._set_pace()
-            if closed is not None and "mask" not in batch and "weight" not in batch:
+            if closed is not None and batch.keys() <= {"x", "condition"}:
                 loss, parts = closed(**batch)
             else:
                 flat.zero_grad()
@@ -370,6 +377,12 @@ def make_net(
         **{**settings, **extra},
     )
     return net.initialize()
+
+
+def _plain_step(step: dict[str, Any]) -> dict[str, Any]:
+    """Give callbacks what `evaluation_step` gives: skorch cannot copy a named tuple."""
+    out = step["y_pred"]
+    return {**step, "y_pred": (out.reconstruction, out.mean)}
 
 
 def _cloned(callback: Any) -> Any:

@@ -53,7 +53,7 @@ def _row_count(net, X, y=None):
 
 
 CALLBACKS = {
-    "early_stopping": lambda _: EarlyStopping(patience=2, load_best=True),
+    "early_stopping": lambda _: EarlyStopping(patience=9, load_best=True),
     "checkpoint": lambda path: Checkpoint(
         dirname=path / "saved", monitor="valid_loss_best"
     ),
@@ -102,6 +102,11 @@ def test_early_stopping_stops(kind, X):
     stop = EarlyStopping(monitor="train_loss", patience=2, threshold=1e9)
     model = _model(kind, max_iter=50, callbacks=[stop]).fit(X)
     assert model.n_iter_ == 3
+
+
+def test_held_out_loss_is_fresh_in_every_epoch_a_callback_sees(kind, X):
+    model = _model(kind, callbacks=[EarlyStopping(patience=9)], max_iter=6).fit(X)
+    assert len(set(model.net_.history[:, "valid_loss"])) == 6
 
 
 def test_checkpoint_writes_the_best_weights(kind, X, tmp_path):
@@ -184,7 +189,11 @@ def test_lean_epoch_and_skorch_step_give_the_same_weights(model, X):
 # -- scikit-learn's ------------------------------------------------------------------
 # scoring=None fails in scikit-learn 1.9.1 for every estimator: the default scorer gives
 # a number where the monitor wants a dictionary.
-OWN_SCORE = {"score": lambda estimator, X, y: estimator.score(X)}
+def _score(estimator, X, y):
+    return estimator.score(X)
+
+
+OWN_SCORE = {"score": _score}
 
 
 class StopAfter:

@@ -1,0 +1,267 @@
+"""Fitted models as files: one safetensors file, or ONNX for other runtimes.
+
+A pickle runs code when it is loaded; a file written by `save` holds numbers and JSON
+only, and does not depend on the version of torch.
+"""
+
+from __future__ import annotations
+
+import json
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+import skvae
+
+__all__ = ["load", "save", "to_onnx"]
+
+_EXTRA = "pip install 'skvae[export]'"
+
+
+def save(estimator: Any, path: str | PathLike[str]) -> None:
+    """Write a fitted estimator to one safetensors file.
+
+    Parameters
+    ----------
+    estimator : object
+        A fitted estimator of this package. Its parameters must be plain values: own
+        modules and callbacks cannot be stored.
+    path : str or path-like
+        File to write.
+
+    Raises
+    ------
+    ImportError
+        If safetensors is not installed.
+    TypeError
+        If a parameter is not a plain value.
+
+    See Also
+    --------
+    load : The way back.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from sklearn.datasets import load_wine
+    >>> from skvae import VAE
+    >>> from skvae.persistence import load, save
+    >>> X, _ = load_wine(return_X_y=True)
+    >>> vae = VAE(2, max_iter=3, random_state=0).fit(X)
+    >>> with tempfile.TemporaryDirectory() as folder:  # doctest: +SKIP
+    ...     save(vae, Path(folder) / "vae.safetensors")
+    ...     same = load(Path(folder) / "vae.safetensors")
+    >>> bool((same.transform(X) == vae.transform(X)).all())  # doctest: +SKIP
+    True
+    """
+    save_file = _safetensors("save_file")
+    check_is_fitted(estimator)
+    tensors: dict[str, np.ndarray] = {}
+    state = _encoded(estimator.__getstate__(), tensors, type(estimator).__name__)
+    header = {"class": type(estimator).__name__, "state": json.dumps(state)}
+    save_file(tensors, str(path), metadata=header)
+
+
+def load(path: str | PathLike[str]) -> Any:
+    """Read an estimator that `save` wrote.
+
+    Parameters
+    ----------
+    path : str or path-like
+        File to read.
+
+    Returns
+    -------
+    estimator : object
+        The fitted estimator.
+
+    Raises
+    ------
+    ImportError
+        If safetensors is not installed.
+    ValueError
+        If the file is damaged, or was not written by `save`.
+
+    See Also
+    --------
+    save : Write the file.
+
+    Examples
+    --------
+    >>> from skvae.persistence import load
+    >>> model = load("vae.safetensors")  # doctest: +SKIP
+    """
+    safe_open = _safetensors("safe_open")
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except OSError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{Path(path)} is not a readable safetensors file.") from error
+    name = header.get("class", "")
+    if name not in skvae.__all__ or "state" not in header:
+        raise ValueError(
+            f"{Path(path)} was not written by skvae.persistence.save: it names the "
+            f"class {name!r}."
+        )
+    estimator = object.__new__(getattr(skvae, name))
+    estimator.__setstate__(_decoded(json.loads(header["state"]), tensors))
+    return estimator
+
+
+def _safetensors(name: str) -> Any:
+    try:
+        import safetensors
+        import safetensors.numpy
+    except ImportError as error:
+        raise ImportError(f"This needs safetensors: {_EXTRA}.") from error
+    return getattr(safetensors, name, None) or getattr(safetensors.numpy, name)
+
+
+def _encoded(value: Any, tensors: dict[str, np.ndarray], where: str) -> Any:
+    """Return a value as JSON, its numeric arrays put aside as tensors."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind in "biuf":
+            name = f"array{len(tensors)}"
+            tensors[name] = np.ascontiguousarray(value)
+            return {"tensor": name, "shape": list(value.shape)}
+        return {"array": value.tolist(), "dtype": value.dtype.str}
+    if isinstance(value, tuple):
+        return {"tuple": [_encoded(v, tensors, where) for v in value]}
+    if isinstance(value, list):
+        return [_encoded(v, tensors, where) for v in value]
+    if isinstance(value, dict) and all(isinstance(k, str) for k in value):
+        items = {k: _encoded(v, tensors, f"{where}.{k}") for k, v in value.items()}
+        return {"dict": items}
+    raise TypeError(
+        f"{where} holds a {type(value).__name__}, which cannot be stored as plain "
+        "values. Use pickle, or fit without it."
+    )
+
+
+def _decoded(value: Any, tensors: dict[str, np.ndarray]) -> Any:
+    if isinstance(value, list):
+        return [_decoded(v, tensors) for v in value]
+    if not isinstance(value, dict):
+        return value
+    if "tensor" in value:
+        return tensors[value["tensor"]].reshape(value["shape"])
+    if "array" in value:
+        return np.array(value["array"], dtype=value["dtype"])
+    if "tuple" in value:
+        return tuple(_decoded(v, tensors) for v in value["tuple"])
+    return {k: _decoded(v, tensors) for k, v in value["dict"].items()}
+
+
+class _Encoder(nn.Module):
+    """Rows in the user's units to codes."""
+
+    center: Tensor
+    scale: Tensor
+
+    def __init__(self, estimator: Any):
+        super().__init__()
+        self.module = estimator.net_.module_
+        columns = estimator._columns
+        self.register_buffer("center", torch.as_tensor(columns.center))
+        self.register_buffer("scale", torch.as_tensor(columns.scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.module.posterior((x - self.center) / self.scale)[0]
+
+
+class _Decoder(nn.Module):
+    """Codes to expected rows in the user's units."""
+
+    center: Tensor
+    scale: Tensor
+
+    def __init__(self, estimator: Any):
+        super().__init__()
+        self.module = estimator.net_.module_
+        columns = estimator._columns
+        self.low, self.high = columns.low, columns.high
+        self.register_buffer("center", torch.as_tensor(columns.center))
+        self.register_buffer("scale", torch.as_tensor(columns.scale))
+
+    def forward(self, z: Tensor) -> Tensor:
+        x = self.module.likelihood.mean(self.module.decode(z))
+        if self.low is not None:
+            x = x.clamp(self.low, self.high)
+        return x * self.scale + self.center
+
+
+def to_onnx(
+    estimator: Any, path: str | PathLike[str], *, which: str = "encoder"
+) -> None:
+    """Export the encoder or the decoder of a fitted model to ONNX.
+
+    The exported graph takes any number of rows in the dtype the model was fitted in,
+    scaling included: the encoder computes `transform`, the decoder
+    `inverse_transform`.
+
+    Parameters
+    ----------
+    estimator : object
+        A fitted estimator on complete numeric data.
+    path : str or path-like
+        File to write.
+    which : {"encoder", "decoder"}, default="encoder"
+        What to export.
+
+    Raises
+    ------
+    ImportError
+        If onnx or onnxscript is not installed.
+    ValueError
+        If `which` is unknown, or the model is one of a table or of missing cells.
+
+    See Also
+    --------
+    save : Store the whole estimator.
+
+    Examples
+    --------
+    >>> from skvae.persistence import to_onnx
+    >>> to_onnx(model, "encoder.onnx")  # doctest: +SKIP
+    """
+    check_is_fitted(estimator)
+    if which not in ("encoder", "decoder"):
+        raise ValueError(f"which must be 'encoder' or 'decoder'. Got {which!r}.")
+    columns = estimator._columns
+    if columns.kind != "numeric" or columns.has_missing:
+        raise ValueError(
+            "to_onnx exports models of complete numeric data; this one was fitted on "
+            "a table or on rows with missing cells."
+        )
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f"This needs onnx and onnxscript: {_EXTRA}.") from error
+    graph = _Encoder(estimator) if which == "encoder" else _Decoder(estimator)
+    width = estimator.n_features_in_
+    if which == "decoder":
+        width = estimator.n_components_ + estimator._n_conditions
+    parameter = next(graph.parameters())
+    rows = torch.zeros(2, width, dtype=parameter.dtype, device=parameter.device)
+    torch.onnx.export(
+        graph.eval(),
+        (rows,),
+        str(path),
+        dynamo=True,
+        dynamic_shapes=({0: torch.export.Dim("n_samples")},),
+        verbose=False,
+    )

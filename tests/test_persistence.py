@@ -1,0 +1,103 @@
+"""Files of fitted models hold plain values and give the same model back."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from skvae import VAE, AutoencoderTransformer, ConditionalVAE
+from skvae.persistence import load, save, to_onnx
+
+safetensors = pytest.importorskip("safetensors")
+
+
+def _table():
+    rng = np.random.default_rng(0)
+    return pd.DataFrame(
+        {
+            "x": rng.normal(size=120).round(2),
+            "n": rng.integers(0, 5, 120),
+            "c": pd.Categorical(rng.choice(["a", "b"], 120)),
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        AutoencoderTransformer(2, max_iter=3, random_state=0),
+        VAE(2, max_iter=3, random_state=0, hidden_layer_sizes=(8,)),
+    ],
+)
+def test_saved_model_gives_the_same_bits(estimator, tmp_path, wine):
+    estimator.fit(wine)
+    save(estimator, tmp_path / "model.safetensors")
+    again = load(tmp_path / "model.safetensors")
+    np.testing.assert_array_equal(again.transform(wine), estimator.transform(wine))
+    assert again.score(wine) == estimator.score(wine)
+    assert again.get_params() == estimator.get_params()
+
+
+def test_saved_table_model_draws_the_same_rows(tmp_path):
+    table = _table()
+    model = VAE(max_iter=3, random_state=0).fit(table)
+    save(model, tmp_path / "table.safetensors")
+    again = load(tmp_path / "table.safetensors")
+    pd.testing.assert_frame_equal(
+        again.sample(50, random_state=1), model.sample(50, random_state=1)
+    )
+
+
+def test_saved_conditional_model_keeps_string_classes(tmp_path, wine):
+    y = np.repeat(["low", "high"], [100, 78])
+    model = ConditionalVAE(2, max_iter=3, random_state=0).fit(wine, y)
+    save(model, tmp_path / "conditional.safetensors")
+    again = load(tmp_path / "conditional.safetensors")
+    np.testing.assert_array_equal(again.predict(wine), model.predict(wine))
+
+
+def test_objects_are_refused_by_name(tmp_path, wine):
+    model = AutoencoderTransformer(
+        2, max_iter=1, random_state=np.random.RandomState(0)
+    ).fit(wine)
+    with pytest.raises(TypeError, match=r"random_state holds a RandomState"):
+        save(model, tmp_path / "model.safetensors")
+
+
+def test_damaged_file_is_named(tmp_path):
+    path = tmp_path / "broken.safetensors"
+    path.write_bytes(b"not a model at all")
+    with pytest.raises(ValueError, match="broken.safetensors is not a readable"):
+        load(path)
+
+
+def test_foreign_file_is_refused(tmp_path):
+    from safetensors.numpy import save_file
+
+    save_file({"a": np.zeros(2)}, str(tmp_path / "other.safetensors"))
+    with pytest.raises(ValueError, match="was not written by"):
+        load(tmp_path / "other.safetensors")
+
+
+def test_unknown_part_is_refused(wine, tmp_path):
+    model = AutoencoderTransformer(2, max_iter=0, random_state=0).fit(wine)
+    with pytest.raises(ValueError, match="which must be"):
+        to_onnx(model, tmp_path / "x.onnx", which="middle")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_exported_graph_computes_transform_and_its_inverse(tmp_path, wine):
+    pytest.importorskip("onnxscript")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model = VAE(2, max_iter=3, random_state=0, hidden_layer_sizes=(8,)).fit(wine)
+    codes = model.transform(wine)
+    for which, given, expected in (
+        ("encoder", wine, codes),
+        ("decoder", codes, model.inverse_transform(codes)),
+    ):
+        path = tmp_path / f"{which}.onnx"
+        to_onnx(model, path, which=which)
+        session = onnxruntime.InferenceSession(str(path))
+        name = session.get_inputs()[0].name
+        (found,) = session.run(None, {name: np.array(given)})
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
