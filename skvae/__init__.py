@@ -11,16 +11,33 @@ __version__ = "0.1.0"
 _HOMES = {
     "AutoencoderTransformer": "skvae._autoencoder",
     "ConditionalVAE": "skvae._conditional_vae",
+    "ContractiveAutoencoder": "skvae._contractive",
+    "ConvDecoder": "skvae._factories",
+    "ConvEncoder": "skvae._factories",
+    "DenoisingAutoencoder": "skvae._denoising",
     "Recipe": "skvae._base",
     "VAE": "skvae._vae",
 }
 
-__all__ = ["VAE", "AutoencoderTransformer", "ConditionalVAE", "Recipe", "__version__"]
+__all__ = [
+    "VAE",
+    "AutoencoderTransformer",
+    "ConditionalVAE",
+    "ContractiveAutoencoder",
+    "ConvDecoder",
+    "ConvEncoder",
+    "DenoisingAutoencoder",
+    "Recipe",
+    "__version__",
+]
 
 if TYPE_CHECKING:
     from skvae._autoencoder import AutoencoderTransformer
     from skvae._base import Recipe
     from skvae._conditional_vae import ConditionalVAE
+    from skvae._contractive import ContractiveAutoencoder
+    from skvae._denoising import DenoisingAutoencoder
+    from skvae._factories import ConvDecoder, ConvEncoder
     from skvae._vae import VAE
 
 

@@ -73,6 +73,10 @@ class Recipe:
     n_importance_samples : int
         Draws of z per row while training.
 
+    See Also
+    --------
+    skvae.objectives.Term : Base of the terms.
+
     Examples
     --------
     >>> from skvae import Recipe
@@ -333,12 +337,14 @@ class BaseAutoencoder(
             Deterministic reconstructions, in the container of `X`.
         """
         check_is_fitted(self)
-        container = Container.of(X)
+        container, index = Container.of(X), getattr(X, "index", None)
         X = self._validate(X, reset=False)
         rows = self._decode_points(self._encode(X))
-        if self._columns.kind == "table":
-            return rows
-        return container.restore(rows.astype(X.dtype, copy=False))
+        if self._columns.kind != "table":
+            rows = container.restore(rows.astype(X.dtype, copy=False))
+        if container.library == "pandas":
+            rows.index = index
+        return rows
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> Any:
         """Draw new rows from the model.

@@ -26,14 +26,16 @@ class Course:
         self.train_batches = net.get_iterator(train, training=True)
         self.valid_batches: Any = None
         self.epochs = 0
-        self.since_best = 0
+        self.since_best = self.last_better = 0
         self.rolled_back = 0
         self.stopped = False
         steps = max(len(self.train_batches), 1)
         net.total_steps_ = steps * net.plan.max_iter
         net.steps_done_ = 0
         net.lr_factor_ = 1.0
-        self.interval = max(1, _STEPS_PER_VALIDATION // steps)
+        # Patience must see several validations before it ends a training.
+        rarest = max(1, net.plan.patience // 5)
+        self.interval = min(max(1, _STEPS_PER_VALIDATION // steps), rarest)
         if any(name != "print_log" for name, _ in net.callbacks_):
             # A user's callback may count epochs by their held-out loss.
             self.interval = 1
@@ -49,10 +51,10 @@ class Course:
                 net.parts_ = []
         self.last_valid = self.best_loss
 
-    def _snapshot(self) -> dict[str, Any]:
+    def _snapshot(self, epoch: int = 0) -> dict[str, Any]:
         flat, module = self.net.flat_, self.net.module_
         buffers = {name: b.clone() for name, b in module.named_buffers()}
-        return {"flat": flat.snapshot(), "buffers": buffers, "epoch": self.epochs}
+        return {"flat": flat.snapshot(), "buffers": buffers, "epoch": epoch}
 
     def _restore(self, snapshot: dict[str, Any]) -> None:
         self.net.flat_.restore(snapshot["flat"])
@@ -87,7 +89,7 @@ class Course:
     def _validate(self) -> None:
         net = self.net
         if self.valid is None:
-            self.best = self._snapshot()
+            self.best = self._snapshot(self.epochs + 1)
             return
         last = self.epochs + 1 >= net.plan.max_iter
         due = (self.epochs + 1) % self.interval == 0 or last or net.by_batch
@@ -100,15 +102,16 @@ class Course:
         else:
             net.history.record("valid_loss", self.last_valid)
             net.history.record("valid_loss_best", False)
+            return
         threshold = (
             net.plan.tol * abs(self.best_loss) if self.best_loss < math.inf else 0
         )
-        if due and self.last_valid < self.best_loss:
-            better = self.last_valid < self.best_loss - threshold
-            self.best_loss, self.best = self.last_valid, self._snapshot()
-            self.since_best = 0 if better else self.since_best + 1
-        else:
-            self.since_best += 1
+        done = self.epochs + 1
+        if self.last_valid < self.best_loss - threshold:
+            self.last_better = done
+        if self.last_valid < self.best_loss:
+            self.best_loss, self.best = self.last_valid, self._snapshot(done)
+        self.since_best = done - self.last_better
 
     def _diverged(self) -> bool:
         loss = self.net.history[-1, "train_loss"]

@@ -91,7 +91,8 @@ class DeterministicMixin:
         """Keep what scores need: the mean of the training rows."""
         columns = self._columns
         self.center_, self.scale_ = columns.center, columns.scale
-        total = count = 0.0
+        total: Any = 0.0
+        count: Any = 0.0
         for start in range(0, len(dataset), _CHUNK):
             batch = dataset.take(slice(start, start + _CHUNK))
             x, seen = batch["x"], batch.get("mask", torch.ones_like(batch["x"]))

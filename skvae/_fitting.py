@@ -239,7 +239,7 @@ class Fitting:
         table = self._table_architecture(len(train))
         if k == "auto":
             free = sum(table["sizes"]) - d if table else 0
-            k = min(32, max(2, free)) if table else min(10, max(1, d // 2))
+            k = min(10, max(2, free)) if table else min(10, max(1, d // 2))
         est.n_components_ = int(k)
         prior = recipe.prior
         if prior == "auto":
@@ -334,7 +334,7 @@ class Fitting:
         X = dataset.take(rows)["x"].cpu().numpy()
         if classical and self.recipe.variational:
             batch = dataset.take(rows)
-            condition = batch.get("condition")
+            condition: Any = batch.get("condition")
             if "label_prior" in batch:
                 unknown = torch.isnan(condition)
                 condition = torch.where(unknown, batch["label_prior"], condition)

@@ -6,7 +6,10 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.utils.validation import check_is_fitted
+
+from skvae._jacobian import squared_jacobian_norm
 
 
 class LatentMixin:
@@ -94,6 +97,32 @@ class LatentMixin:
                 if "mask" in batch:
                     cells = cells * batch["mask"]
                 parts.append(cells.cpu().numpy())
+        return np.concatenate(parts)
+
+    def jacobian_norm(self: Any, X: Any) -> np.ndarray:
+        r"""Compute how sensitive the code of each row is to its cells.
+
+        .. math:: \| \partial z / \partial x \|_F
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, DataFrame} of shape (n_samples, n_features)
+            Rows in the units seen in `fit`.
+
+        Returns
+        -------
+        norm : ndarray of shape (n_samples,)
+            Frobenius norm of the Jacobian of the code (the posterior mean of a VAE)
+            with respect to the scaled cells of the row.
+        """
+        check_is_fitted(self)
+        dataset = self._dataset(self._validate(X, reset=False))
+        module, parts = self._module, []
+        with self._inference():
+            for _, batch in self._chunks(dataset, repeats=self.n_components_):
+                inputs = module.encoder_input(**batch)
+                squared = squared_jacobian_norm(module, inputs, "exact")
+                parts.append(torch.sqrt(squared).cpu().numpy())
         return np.concatenate(parts)
 
     def _usual_condition(self: Any, n: int) -> Any:

@@ -488,8 +488,9 @@ def start_at_mixture(
             if encoder.n_out == 2 * k:
                 encoder.bias[k:] = 2 * float(np.log(spread))
         if isinstance(decoder, TableDecoder):
-            _set(decoder.linear.linear_weight[:, :k], slopes)
-            _set(decoder.linear.bias, base)
+            linear: Any = decoder.linear
+            _set(linear.linear_weight[:, :k], slopes)
+            _set(linear.bias, base)
     if hasattr(module.prior, "set_from"):
         module.prior.set_from(
             torch.as_tensor(weights),

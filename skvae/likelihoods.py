@@ -228,6 +228,10 @@ class Gaussian(Likelihood):
     ValueError
         If `noise` or `noise_floor` is invalid.
 
+    See Also
+    --------
+    Poisson : For counts.
+
     References
     ----------
     .. [1] Rybkin, O., Daniilidis, K. and Levine, S. (2021). "Simple and effective VAE
@@ -517,6 +521,10 @@ class Poisson(Likelihood):
     ----------
     n_features : int
         Number of columns of a row.
+
+    See Also
+    --------
+    Gaussian : For real numbers.
 
     Examples
     --------

@@ -49,6 +49,10 @@ class Term:
     scored : bool
         Whether the term, at weight one, belongs to the score.
 
+    See Also
+    --------
+    Objective : The weighted sum of terms.
+
     Examples
     --------
     >>> from skvae.objectives import Sparsity
@@ -93,6 +97,10 @@ class NegativeLogLikelihood(Term):
     weight : float, default=1.0
         Factor of the term in the loss.
 
+    See Also
+    --------
+    KLDivergence : The other part of the evidence lower bound.
+
     Examples
     --------
     >>> from skvae.objectives import NegativeLogLikelihood
@@ -127,6 +135,10 @@ class KLDivergence(Term):
         Nats a component may use at no cost: components whose mean divergence
         over the batch lies below it do not feel the term [1]_. Takes effect
         where the divergence has a closed form.
+
+    See Also
+    --------
+    NegativeLogLikelihood : The other part of the evidence lower bound.
 
     References
     ----------
@@ -226,6 +238,10 @@ class Sparsity(Term):
     target : float, default=0.05
         The mean activation :math:`\rho` asked for, used by ``"kl"``.
 
+    See Also
+    --------
+    Contraction : Penalty on the slope of the code instead of its size.
+
     References
     ----------
     .. [1] Ng (2011). Sparse autoencoder. CS294A lecture notes, section 3.
@@ -274,6 +290,10 @@ class Contraction(Term):
         projection a row. All are unbiased. ``"auto"`` is exact for encoders of
         at most one hidden layer and a subset for deeper ones.
 
+    See Also
+    --------
+    Sparsity : Penalty on the size of the code instead of its slope.
+
     References
     ----------
     .. [1] Rifai, Vincent, Muller, Glorot, Bengio (2011). Contractive
@@ -312,6 +332,10 @@ class Objective(nn.Module):
     ----------
     progress : float
         Fraction of the training done; the net moves it.
+
+    See Also
+    --------
+    Term : Base of the terms.
 
     Examples
     --------

@@ -16,10 +16,24 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-import skvae
+from skvae._autoencoder import AutoencoderTransformer
+from skvae._conditional_vae import ConditionalVAE
+from skvae._contractive import ContractiveAutoencoder
+from skvae._denoising import DenoisingAutoencoder
+from skvae._vae import VAE
 
 __all__ = ["load", "save", "to_onnx"]
 
+_CLASSES: dict[str, type] = {
+    kind.__name__: kind
+    for kind in (
+        AutoencoderTransformer,
+        ConditionalVAE,
+        ContractiveAutoencoder,
+        DenoisingAutoencoder,
+        VAE,
+    )
+}
 _EXTRA = "pip install 'skvae[export]'"
 
 
@@ -107,12 +121,12 @@ def load(path: str | PathLike[str]) -> Any:
     except Exception as error:
         raise ValueError(f"{Path(path)} is not a readable safetensors file.") from error
     name = header.get("class", "")
-    if name not in skvae.__all__ or "state" not in header:
+    if name not in _CLASSES or "state" not in header:
         raise ValueError(
             f"{Path(path)} was not written by skvae.persistence.save: it names the "
             f"class {name!r}."
         )
-    estimator = object.__new__(getattr(skvae, name))
+    estimator = object.__new__(_CLASSES[name])
     estimator.__setstate__(_decoded(json.loads(header["state"]), tensors))
     return estimator
 

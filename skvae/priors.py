@@ -250,6 +250,10 @@ class NormalPrior(Prior):
     n_components : int
         Number of components of a code.
 
+    See Also
+    --------
+    MixturePrior : A mixture of normals learned with the model.
+
     Examples
     --------
     >>> import torch
@@ -398,6 +402,10 @@ class VampPrior(Prior):
     ------
     ValueError
         If `pseudo_inputs` is not a 2-D floating point tensor with at least one row.
+
+    See Also
+    --------
+    MixturePrior : A mixture of normals learned with the model.
 
     References
     ----------

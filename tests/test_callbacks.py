@@ -105,7 +105,8 @@ def test_early_stopping_stops(kind, X):
 
 
 def test_held_out_loss_is_fresh_in_every_epoch_a_callback_sees(kind, X):
-    model = _model(kind, callbacks=[EarlyStopping(patience=9)], max_iter=6).fit(X)
+    stop = EarlyStopping(patience=9)
+    model = _model(kind, callbacks=[stop], max_iter=6, n_iter_no_change=9).fit(X)
     assert len(set(model.net_.history[:, "valid_loss"])) == 6
 
 

@@ -66,7 +66,7 @@ def test_objects_are_refused_by_name(tmp_path, wine):
 def test_damaged_file_is_named(tmp_path):
     path = tmp_path / "broken.safetensors"
     path.write_bytes(b"not a model at all")
-    with pytest.raises(ValueError, match="broken.safetensors is not a readable"):
+    with pytest.raises(ValueError, match=r"broken\.safetensors is not a readable"):
         load(path)
 
 
