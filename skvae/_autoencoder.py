@@ -138,5 +138,4 @@ class AutoencoderTransformer(DeterministicMixin, BaseAutoencoder):
             corruption_level=self.input_noise,
             code_activation="logistic" if self.penalty == "kl" else None,
             tied=self.tied_weights,
-            likelihood="gaussian",
         )

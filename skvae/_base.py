@@ -58,6 +58,8 @@ class Recipe:
         :mod:`skvae.corruptions`.
     corruption_level : float or "auto"
         Its strength.
+    corrupts_held_out : bool
+        Whether held-out rows are corrupted too, the same way in every epoch.
     variational : bool
         Whether the encoder gives a distribution.
     code_activation : {None, "logistic", "relu"}
@@ -87,6 +89,7 @@ class Recipe:
     terms: tuple[Term, ...] = (NegativeLogLikelihood(),)
     corruption: str | Callable[..., Any] | None = None
     corruption_level: float | str = 0.0
+    corrupts_held_out: bool = False
     variational: bool = False
     code_activation: str | None = None
     tied: bool = False

@@ -25,8 +25,10 @@ class DeterministicMixin:
         .. math:: 1 - \sum_{ij} (x_{ij} - \hat x_{ij})^2
                   / \sum_{ij} (x_{ij} - \bar x_j)^2
 
-        with :math:`\bar x_j` the mean of the training rows. No penalty takes part,
-        so scores compare across penalties and their strengths.
+        with :math:`\bar x_j` the mean of the training rows. For tables with categories
+        it is the share of the code's negative log-likelihood explained, with the
+        column margins in the denominator. No penalty takes part, so scores compare
+        across penalties and their strengths.
 
         Parameters
         ----------
@@ -60,7 +62,8 @@ class DeterministicMixin:
         Returns
         -------
         scores : ndarray of shape (n_samples,)
-            Minus the mean over the columns of the squared error, in scaled units.
+            Minus the mean over the columns of the squared error in scaled units, or
+            of the negative log-likelihood of a table's cells.
         """
         check_is_fitted(self)
         error, _ = self._squared_errors(self._validate(X, reset=False))
@@ -69,6 +72,8 @@ class DeterministicMixin:
     def _squared_errors(self: Any, X: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return squared error and squared distance to the mean, for each row."""
         dataset = self._dataset(X)
+        if self._columns.kind == "table":
+            return self._table_errors(dataset)
         module = self._module
         error = np.empty(len(dataset), dtype=self._dtype)
         spread = np.empty_like(error)
@@ -82,6 +87,21 @@ class DeterministicMixin:
                 spread[part] = ((x - mean).square() * seen).sum(1).cpu().numpy()
         return error, spread
 
+    def _table_errors(self: Any, dataset: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return negative log-likelihoods given the code, and under the margins."""
+        module, likelihood = self._module, self._module.likelihood
+        error = np.empty(len(dataset), dtype=self._dtype)
+        spread = np.empty_like(error)
+        shares = np.maximum(self._columns.codec.code_frequencies, 1e-12)
+        margins = self._to_device(np.log(shares))[None]
+        with self._inference():
+            for part, batch in self._chunks(dataset):
+                out = module(**batch)
+                error[part] = -module.log_likelihood(out).cpu().numpy()
+                base = likelihood.log_prob(batch["x"], margins.expand(out.raw.shape))
+                spread[part] = -base.cpu().numpy()
+        return error, spread
+
     def _within_bounds(self: Any, x: torch.Tensor) -> torch.Tensor:
         low, high = self._columns.low, self._columns.high
         return x if low is None else x.clamp(low, high)
@@ -90,13 +110,19 @@ class DeterministicMixin:
     def _learn_rows(self: Any, dataset: Any) -> None:
         """Keep what scores need: the mean of the training rows."""
         columns = self._columns
+        if columns.kind == "table":
+            return
         self.center_, self.scale_ = columns.center, columns.scale
         total: Any = 0.0
         count: Any = 0.0
         for start in range(0, len(dataset), _CHUNK):
             batch = dataset.take(slice(start, start + _CHUNK))
-            x, seen = batch["x"], batch.get("mask", torch.ones_like(batch["x"]))
-            total, count = total + (x * seen).sum(0), count + seen.sum(0)
+            # Missing cells are zero here, and not counted.
+            total = total + batch["x"].sum(0)
+            count = count + (
+                batch["mask"].sum(0) if "mask" in batch else len(batch["x"])
+            )
+        count = torch.as_tensor(count, dtype=total.dtype, device=total.device)
         self._row_mean = (total / count.clamp(min=1)).cpu().numpy()
 
     def _finish(self: Any, dataset: Any) -> None:
@@ -109,13 +135,15 @@ class DeterministicMixin:
         batch = dataset.take(rows)
         module.eval()
         out = module(**batch)
+        self._codes = out.mean.cpu().numpy()
+        if columns.kind == "table":
+            return
         x, seen = batch["x"], batch.get("mask", torch.ones_like(batch["x"]))
         count = seen.sum(0).clamp(min=1)
         residual = (x - self._within_bounds(out.reconstruction)).square() * seen
         variance = (residual.sum(0) / count).cpu().numpy()
         self._residual_variance = variance
         self.noise_variance_ = variance * columns.scale**2
-        self._codes = out.mean.cpu().numpy()
 
     def _draw_codes(self: Any, n: int, generator: torch.Generator) -> torch.Tensor:
         """Draw from a Gaussian mixture fitted to the codes of training rows."""
@@ -145,7 +173,9 @@ class DeterministicMixin:
         return mixture.weights_, mixture.means_ * spread, roots
 
     def _draw_rows(self: Any, z: torch.Tensor, generator: torch.Generator) -> Any:
-        """Decode codes and add the residual noise of each column."""
+        """Decode codes and draw cells, numbers with each column's residual noise."""
+        if self._columns.kind == "table":
+            return super()._draw_rows(z, generator)  # type: ignore[misc]
         module = self._module
         sd = np.sqrt(self._residual_variance)
         scale = torch.as_tensor(sd, dtype=z.dtype, device=z.device)

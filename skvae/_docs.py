@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from dataclasses import dataclass
 from typing import Any, TypeVar, dataclass_transform
 
@@ -158,13 +159,13 @@ free_bits : float, default=0.0
     "n_importance_samples": r"""
 n_importance_samples : int, default=1
     Draws of the code per row while training; above 1 the importance-weighted
-    bound is maximised [2]_.
+    bound (Burda et al. 2016) is maximised.
 """,
     "prior": r"""
 prior : {"auto", "normal", "mixture", "vamp"}, default="auto"
     Family of :math:`p(z)`: standard normal; a mixture of normals learned with
     the model, fitted to the codes at the start; or a mixture of the posteriors
-    of learned pseudo-rows (VampPrior) [3]_. ``"auto"`` is a mixture for tables
+    of learned pseudo-rows (VampPrior, Tomczak and Welling 2018). ``"auto"`` is a mixture for tables
     that start at one, and normal otherwise.
 """,
 }
@@ -218,7 +219,7 @@ n_features_in_ : int
     Columns seen in ``fit``.
 """,
     "feature_names_in_": """
-feature_names_in_ : ndarray of shape (n_features_in_,)
+feature_names_in_ : ndarray of shape (`n_features_in_`,)
     Names of the columns seen in ``fit``, where all of them are strings.
 """,
     "batch_size_": """
@@ -270,4 +271,5 @@ def _filled(doc: str) -> str:
             lines += text.strip("\n").splitlines()
         else:
             lines.append(line)
-    return "\n".join(lines)
+    # Types may be broken over lines in the source; numpydoc wants them on one.
+    return re.sub(r"\\\n\s*", "", "\n".join(lines))

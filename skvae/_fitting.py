@@ -15,7 +15,7 @@ from skvae._build import Architecture, build_module, corruption_of, resolved_ter
 from skvae._networks import LinearPlusMLP, TiedDecoder
 from skvae._plan import TrainingPlan
 from skvae._random import draw_seeds, torch_generator
-from skvae._rows import NumericColumns, RowDataset
+from skvae._rows import NumericColumns, RowDataset, column_ranges
 from skvae._starts import (
     prior_is_learned,
     sample_of_rows,
@@ -32,6 +32,7 @@ from skvae._training import (
     make_net,
     subset,
 )
+from skvae.corruptions import Masking
 from skvae.objectives import Objective
 from skvae.priors import VampPrior
 
@@ -347,12 +348,27 @@ class Fitting:
             inputs = module.encoder_input(**dataset.take(rows))
             start_prior(module, inputs, self.seeds.init)
 
-    def _corruption(self, n: int) -> Any:
+    def _corruption(self, dataset: RowDataset, train: np.ndarray) -> Any:
         level = self.recipe.corruption_level
         if level == "auto":
-            level = 0.1 if n < 2000 else 0.0
-        columns = self.estimator._columns
-        return corruption_of(self.recipe.corruption, level, columns.low, columns.high)
+            level = 0.1 if len(train) < 2000 else 0.0
+        low, high = self.estimator._columns.low, self.estimator._columns.high
+        if self.estimator.likelihood_ == "table":
+            return self._table_corruption(level)
+        if self.recipe.corruption == "salt_and_pepper" and low is None:
+            low, high = column_ranges(dataset, train)
+        return corruption_of(self.recipe.corruption, level, low, high)
+
+    def _table_corruption(self, level: Any) -> Any:
+        """Return the corruption of codes; a masked cell is one that is not known."""
+        if self.recipe.corruption == "salt_and_pepper":
+            raise ValueError(
+                "corruption='salt_and_pepper' needs numeric columns without "
+                "categories. Use 'masking' or 'swap'."
+            )
+        if self.recipe.corruption == "masking" and level:
+            return Masking(level, fill=-1)
+        return corruption_of(self.recipe.corruption, level)
 
     # -- training ----------------------------------------------------------------------
     def _train(
@@ -366,7 +382,9 @@ class Fitting:
         # A copy, so that a fit that fails leaves the earlier weights alone.
         module = copy.deepcopy(est.net_.module_) if self.go_on else self.module
         plan = self._plan(len(train))
-        module.corruption = self._corruption(len(train))
+        module.corruption = self._corruption(dataset, train)
+        if self.recipe.corrupts_held_out:
+            module.held_out_seed = self.seeds.evaluation
         module.noise = self._noise_generator()
         for part in module.modules():
             if isinstance(part, LinearPlusMLP):

@@ -89,7 +89,8 @@ def _elu_derivative(pre: Tensor) -> Tensor:
 
 
 def _leaky_derivative(pre: Tensor) -> Tensor:
-    return torch.where(pre > 0, 1.0, _LEAKY_SLOPE).to(pre.dtype)
+    # From two numbers `where` would make float32, and round the slope to it.
+    return torch.where(pre > 0, torch.ones_like(pre), _LEAKY_SLOPE)
 
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -320,7 +321,12 @@ class _Fused(torch.autograd.Function):
 
 
 def backward_in_place(
-    net: BoundNetwork, x: Tensor, saved: list[Tensor], grad: Tensor, needs_x: bool
+    net: BoundNetwork,
+    x: Tensor,
+    saved: list[Tensor],
+    grad: Tensor,
+    needs_x: bool,
+    extra: Any = None,
 ) -> Tensor:
     """Write the gradients of a bound network's parameters over those of the last step.
 
@@ -336,13 +342,16 @@ def backward_in_place(
         Gradient of the outputs.
     needs_x : bool
         Whether the gradient of the inputs is wanted.
+    extra : list or None, default=None
+        For each hidden layer what its pre-activations receive from elsewhere: the
+        rows (None is all) and their gradient.
 
     Returns
     -------
     grad_x : Tensor of shape (n_rows, n_in)
         Gradient of the inputs; `grad` itself where none is wanted.
     """
-    grad_x = _closed_form(net, x, saved, grad, True, needs_x, beta=0.0)
+    grad_x = _closed_form(net, x, saved, grad, True, needs_x, beta=0.0, extra=extra)
     return grad if grad_x is None else grad_x
 
 
@@ -354,6 +363,7 @@ def _closed_form(
     adds: bool,
     needs_x: bool,
     beta: float = 1.0,
+    extra: Any = None,
 ) -> Tensor | None:
     """Add the gradients of the parameters to `beta` times what their buffers hold.
 
@@ -372,12 +382,17 @@ def _closed_form(
             rows = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
             net.linear_grad.addmm_(head.t(), rows, beta=beta)
     if net.weights:
-        grad = _through_hidden(net, saved, grad, adds, beta)
+        grad = _through_hidden(net, saved, grad, adds, beta, extra)
     return _input_gradient(net, head, grad).view(x.shape) if needs_x else None
 
 
 def _through_hidden(
-    net: BoundNetwork, saved: list[Tensor], grad: Tensor, adds: bool, beta: float
+    net: BoundNetwork,
+    saved: list[Tensor],
+    grad: Tensor,
+    adds: bool,
+    beta: float,
+    extra: Any = None,
 ) -> Tensor:
     """Return the gradient of the first layer's pre-activations."""
     from_outputs = net.activation.in_place is not None
@@ -388,6 +403,9 @@ def _through_hidden(
         grad = torch.mm(grad, net.weights[layer])
         kept = hidden if from_outputs else saved.pop()
         grad = net.activation.backward(grad, kept)
+        if extra is not None:
+            rows, more = extra[layer - 1]
+            grad = grad.add_(more) if rows is None else grad.index_add_(0, rows, more)
         if adds:
             net.bias_grads[layer - 1].addmv_(grad.t(), net.ones(grad), beta=beta)
     if adds:

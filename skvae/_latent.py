@@ -6,7 +6,6 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.utils.validation import check_is_fitted
 
 from skvae._jacobian import squared_jacobian_norm
@@ -100,9 +99,13 @@ class LatentMixin:
         return np.concatenate(parts)
 
     def jacobian_norm(self: Any, X: Any) -> np.ndarray:
-        r"""Compute how sensitive the code of each row is to its cells.
+        r"""Compute how strongly the code of each row reacts to small changes of it.
 
-        .. math:: \| \partial z / \partial x \|_F
+        .. math:: \|J(x)\|_F = \sqrt{\sum_{kj} (\partial z_k / \partial x_j)^2}
+
+        with :math:`z` the code that `transform` gives and :math:`x` the scaled row
+        (for tables with categories, what the encoder sees of it). Exact, whatever
+        the estimator was trained with.
 
         Parameters
         ----------
@@ -111,19 +114,19 @@ class LatentMixin:
 
         Returns
         -------
-        norm : ndarray of shape (n_samples,)
-            Frobenius norm of the Jacobian of the code (the posterior mean of a VAE)
-            with respect to the scaled cells of the row.
+        norms : ndarray of shape (n_samples,)
+            Frobenius norms, in units of the code per unit of the scaled columns.
         """
         check_is_fitted(self)
         dataset = self._dataset(self._validate(X, reset=False))
-        module, parts = self._module, []
+        module = self._module
+        norms = np.empty(len(dataset), dtype=self._dtype)
         with self._inference():
-            for _, batch in self._chunks(dataset, repeats=self.n_components_):
+            for part, batch in self._chunks(dataset):
                 inputs = module.encoder_input(**batch)
-                squared = squared_jacobian_norm(module, inputs, "exact")
-                parts.append(torch.sqrt(squared).cpu().numpy())
-        return np.concatenate(parts)
+                squares = squared_jacobian_norm(module, inputs, "product")
+                norms[part] = squares.clamp(min=0).sqrt().cpu().numpy()
+        return norms
 
     def _usual_condition(self: Any, n: int) -> Any:
         """Return what a decoder is told of rows whose condition is not known."""

@@ -133,6 +133,9 @@ class AutoencoderModule(nn.Module):
         self.n_importance_samples = n_importance_samples
         # In validation every row sees the same frozen noise.
         self.frozen_noise: Tensor | None = None
+        # Where set, held-out rows are corrupted while training looks at them.
+        self.held_out_seed: int | None = None
+        self.held_out_noise: torch.Generator | None = None
 
     @property
     def is_tied(self) -> bool:
@@ -213,11 +216,12 @@ class AutoencoderModule(nn.Module):
     def _corrupted_input(
         self, x: Tensor, mask: Tensor | None, values: Tensor | None
     ) -> Tensor:
-        if not self.training or self.corruption is None:
+        if self.corruption is None or not (self.training or self.held_out_noise):
             return self.encoder_input(x, mask, values)
+        noise = self.noise if self.training else self.held_out_noise
         if self.features is not None:
-            return self.features(x, values, self.corruption, self.noise)
-        corrupted = self.corruption(x, self.noise)
+            return self.features(x, values, self.corruption, noise)
+        corrupted = self.corruption(x, noise)
         return self.encoder_input(corrupted, mask)
 
     def _noise_like(self, parameters: Tensor) -> Tensor:

@@ -261,6 +261,16 @@ class RowDataset(torch.utils.data.Dataset):
         return torch.from_numpy(array.take(index, axis=0))
 
 
+def column_ranges(dataset: RowDataset, index: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Return the lowest and highest scaled value of each column over some rows."""
+    lows, highs = [], []
+    for start in range(0, len(index), _CHUNK):
+        x = dataset.take(index[start : start + _CHUNK])["x"]
+        lows.append(x.amin(dim=0))
+        highs.append(x.amax(dim=0))
+    return torch.stack(lows).amin(dim=0), torch.stack(highs).amax(dim=0)
+
+
 class RowBatches:
     """Iterate over the batches of a `RowDataset` by one permutation an epoch.
 

@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from skvae._contraction import ContractionStep, has_closed_form
 from skvae._fused import backward_in_place, forward_saving
 from skvae._module import LOG_VAR_RANGE
 from skvae._networks import LinearPlusMLP
 from skvae.likelihoods import Bernoulli, Gaussian
-from skvae.objectives import KLDivergence, NegativeLogLikelihood, Sparsity
+from skvae.objectives import Contraction, KLDivergence, NegativeLogLikelihood, Sparsity
 from skvae.priors import NormalPrior
 
 Step = Callable[..., tuple[Tensor, list[Tensor]]]
@@ -63,12 +64,14 @@ def _has_closed_form(module: Any, objective: Any) -> bool:
         return False
     if module.code_activation not in (None, torch.sigmoid):
         return False
-    return all(_is_simple(term) for term in objective.terms)
+    return all(_is_simple(term, module) for term in objective.terms)
 
 
-def _is_simple(term: Any) -> bool:
+def _is_simple(term: Any, module: Any) -> bool:
     if type(term) is KLDivergence:
         return term.free_bits == 0
+    if type(term) is Contraction:
+        return has_closed_form(module, term.method)
     return type(term) in (NegativeLogLikelihood, Sparsity)
 
 
@@ -82,6 +85,9 @@ class _ClosedStep:
         kinds = {type(term): term for term in objective.terms}
         self.kl: Any = kinds.get(KLDivergence)
         self.sparsity: Any = kinds.get(Sparsity)
+        self.contraction: Any = kinds.get(Contraction)
+        if self.contraction is not None:
+            self.contract = ContractionStep(module, self.contraction.method)
 
     @torch.no_grad()
     def __call__(
@@ -107,7 +113,13 @@ class _ClosedStep:
             values["kl"], grad = _posterior(code, noise, grad, weight)
         elif module.code_activation is not None:
             grad = grad * z * (1 - z)
-        backward_in_place(encoder, inputs, kept, grad, False)
+        if self.contraction is None:
+            backward_in_place(encoder, inputs, kept, grad, False)
+        else:
+            weight = self.contraction.weight_at(progress)
+            values["contraction"], extra, add = self.contract(inputs, kept, weight)
+            backward_in_place(encoder, inputs, kept, grad, False, extra)
+            add()
         parts = [values[term.name] for term in self.objective.terms]
         if len(parts) == 1:
             return nll, parts

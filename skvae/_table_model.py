@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from skvae._networks import LinearPlusMLP
 from skvae._table import TableCodec, concat_rows
+from skvae.corruptions import GaussianNoise
 from skvae.likelihoods import Likelihood
 
 _EMBEDDING = 4
@@ -146,7 +147,8 @@ class TableFeatures(nn.Module):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Return the encoder's input, of corrupted codes where asked for."""
-        if corruption is not None:
+        blurs = isinstance(corruption, GaussianNoise)
+        if corruption is not None and not blurs:
             changed = corruption(codes, generator)
             if values is not None:
                 levels = self.code_values[self.index(changed)]
@@ -158,7 +160,9 @@ class TableFeatures(nn.Module):
         padded = nn.functional.pad(self.embedding, (0, 0, 0, 1))
         embedded = nn.functional.embedding(index, padded).flatten(1)
         start = self.responsibilities(codes) @ self.positions
-        return torch.cat([start, values.to(start.dtype), embedded], dim=-1)
+        out = torch.cat([start, values.to(start.dtype), embedded], dim=-1)
+        # Codes cannot be a little off: normal noise goes on what they are read as.
+        return corruption(out, generator) if blurs else out
 
 
 class _TableLogProb(torch.autograd.Function):

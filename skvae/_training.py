@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -28,6 +29,7 @@ from skvae._course import Course
 from skvae._networks import FlatParameters
 from skvae._optimizer import FlatAdamW
 from skvae._plan import TrainingPlan
+from skvae._random import torch_generator
 from skvae._rows import RowBatches, RowDataset
 from skvae._step import closed_step
 
@@ -141,7 +143,20 @@ class AutoencoderNet(NeuralNet):
 
     def validation_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
         """Take skorch's own validation step."""
-        return _plain_step(super().validation_step(batch, **fit_params))
+        with self._held_out_noise():
+            return _plain_step(super().validation_step(batch, **fit_params))
+
+    @contextmanager
+    def _held_out_noise(self) -> Iterator[None]:
+        """Let a denoising model corrupt held-out rows, alike at every call."""
+        module = self.module_
+        seed = getattr(module, "held_out_seed", None)
+        if seed is not None:
+            module.held_out_noise = torch_generator(seed, self.device)
+        try:
+            yield
+        finally:
+            module.held_out_noise = None
 
     def on_grad_computed(self, net: Any, named_parameters: Any, **kwargs: Any) -> None:
         """Clip the gradient of skorch's own step."""
@@ -318,7 +333,7 @@ class AutoencoderNet(NeuralNet):
         module.eval()
         progress, objective.progress = objective.progress, 1.0
         total, rows = 0.0, 0
-        with torch.inference_mode():
+        with torch.inference_mode(), self._held_out_noise():
             for batch in batches:
                 loss, parts = objective(module, module(**batch))
                 self.parts_.append(parts)

@@ -126,7 +126,7 @@ def load(path: str | PathLike[str]) -> Any:
             f"{Path(path)} was not written by skvae.persistence.save: it names the "
             f"class {name!r}."
         )
-    estimator = object.__new__(_CLASSES[name])
+    estimator: Any = object.__new__(_CLASSES[name])
     estimator.__setstate__(_decoded(json.loads(header["state"]), tensors))
     return estimator
 

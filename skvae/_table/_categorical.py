@@ -111,7 +111,8 @@ class CategoryColumn:
         if isinstance(series.dtype, pd.CategoricalDtype):
             series = pd.Series(np.asarray(series.astype(object)), dtype=object)
         found = self._index.get_indexer(pd.Index(series))
-        codes = np.where(found >= 0, self.code_of_level[found], -1).astype(np.int32)
+        codes = np.full(len(found), -1, dtype=np.int32)
+        codes[found >= 0] = self.code_of_level[found[found >= 0]]
         codes[missing] = self.missing_code
         unseen = (found < 0) & ~missing
         if unseen.any():

@@ -36,7 +36,10 @@ def _polars_column(series: Any) -> pd.Series:
 
     dtype = series.dtype
     if dtype in (pl.Categorical, pl.Enum) or isinstance(dtype, pl.Enum):
-        levels = series.cat.get_categories().to_list()
+        enum = isinstance(dtype, pl.Enum)
+        levels = (
+            list(dtype.categories) if enum else series.drop_nulls().unique().to_list()
+        )
         return pd.Series(pd.Categorical(series.to_list(), categories=levels))
     if dtype == pl.String:
         return pd.Series(series.to_list(), dtype="str")
