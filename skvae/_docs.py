@@ -163,10 +163,10 @@ n_importance_samples : int, default=1
 """,
     "prior": r"""
 prior : {"auto", "normal", "mixture", "vamp"}, default="auto"
-    Family of :math:`p(z)`: standard normal; a mixture of normals learned with
-    the model, fitted to the codes at the start; or a mixture of the posteriors
-    of learned pseudo-rows (VampPrior, Tomczak and Welling 2018). ``"auto"`` is a mixture for tables
-    that start at one, and normal otherwise.
+    Family of :math:`p(z)`: standard normal; a mixture of normals learned with the
+    model, fitted to the codes at the start; or a mixture of the posteriors of learned
+    pseudo-rows (VampPrior, Tomczak and Welling 2018). ``"auto"`` is a mixture for
+    tables that start at one, and normal otherwise.
 """,
 }
 
