@@ -45,7 +45,7 @@ class AutoencoderTransformer(DeterministicMixin, BaseAutoencoder):
     %(verbose)s
     %(weight_decay)s
     %(dropout)s
-    %(init)s
+    %(init_layerwise)s
     %(encoder)s
     %(decoder)s
     %(scale)s
@@ -117,6 +117,7 @@ class AutoencoderTransformer(DeterministicMixin, BaseAutoencoder):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseAutoencoder._parameter_constraints,
+        "init": [StrOptions({"auto", "random", "layerwise"})],
         "penalty": [StrOptions({"kl", "l1", "l2"}), None],
         "alpha": [Interval(Real, 0, None, closed="left")],
         "sparsity_target": [Interval(Real, 0, 1, closed="neither")],

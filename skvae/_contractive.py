@@ -26,8 +26,9 @@ class ContractiveAutoencoder(DeterministicMixin, BaseAutoencoder):
     directions in which the rows vary; all others are flattened, and the code becomes
     a chart of the manifold the rows lie on.
 
-    Tied weights keep the penalty honest, as in [1]_: with a decoder of its own the
-    model could shrink all codes and blow them up again.
+    A decoder with weights of its own can undo a common factor of all codes, so part
+    of what a strong penalty achieves is a smaller scale: compare Jacobian norms
+    relative to the spread of the codes, or tie the weights as in [1]_.
 
     Parameters
     ----------
@@ -45,7 +46,7 @@ class ContractiveAutoencoder(DeterministicMixin, BaseAutoencoder):
     %(verbose)s
     %(weight_decay)s
     %(dropout)s
-    %(init)s
+    %(init_layerwise)s
     %(encoder)s
     %(decoder)s
     %(scale)s
@@ -55,15 +56,16 @@ class ContractiveAutoencoder(DeterministicMixin, BaseAutoencoder):
     %(callbacks)s
     %(net_params)s
     alpha : float, default=0.1
-        Strength of the penalty. A linear direction of the rows is kept where its
-        variance is above it. 0 leaves the penalty out.
+        Strength of the penalty, in nats per squared unit of the code and squared
+        unit of the scaled columns. 0 leaves the penalty out.
     jacobian : {"auto", "exact", "subset", "hutchinson"}, default="auto"
         How the penalty is computed while training: exactly for every row; exactly
         for a random part of the rows, one in ``min(n_components, n_features)``; or
         by one random projection a row. All are unbiased. ``"auto"`` is exact for at
         most one hidden layer and a part of the rows for deeper encoders and for
         modules of one's own.
-    tied_weights : bool, default=True
+    %(code_activation)s
+    tied_weights : bool, default=False
         Whether the decoder uses the encoder's weights transposed. With an `encoder`
         or a `decoder` of one's own there is nothing to tie.
 
@@ -123,12 +125,15 @@ class ContractiveAutoencoder(DeterministicMixin, BaseAutoencoder):
 
     alpha: float = 0.1
     jacobian: str = "auto"
-    tied_weights: bool = True
+    code_activation: str | None = None
+    tied_weights: bool = False
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseAutoencoder._parameter_constraints,
+        "init": [StrOptions({"auto", "random", "layerwise"})],
         "alpha": [Interval(Real, 0, None, closed="left")],
         "jacobian": [StrOptions({"auto", "exact", "subset", "hutchinson"})],
+        "code_activation": [StrOptions({"logistic", "relu"}), None],
         "tied_weights": ["boolean"],
     }
 
@@ -137,4 +142,4 @@ class ContractiveAutoencoder(DeterministicMixin, BaseAutoencoder):
         if self.alpha > 0:
             terms += (Contraction(weight=self.alpha, method=self.jacobian),)
         tied = self.tied_weights and self.encoder is None and self.decoder is None
-        return Recipe(terms=terms, tied=tied)
+        return Recipe(terms=terms, code_activation=self.code_activation, tied=tied)

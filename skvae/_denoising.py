@@ -43,7 +43,7 @@ class DenoisingAutoencoder(DeterministicMixin, BaseAutoencoder):
     %(verbose)s
     %(weight_decay)s
     %(dropout)s
-    %(init)s
+    %(init_layerwise)s
     %(encoder)s
     %(decoder)s
     %(scale)s
@@ -63,6 +63,7 @@ class DenoisingAutoencoder(DeterministicMixin, BaseAutoencoder):
         Standard deviation of gaussian noise in units of the scaled columns, else the
         probability of a cell to be changed, in [0, 1]. 0 is none. Ignored with a
         callable.
+    %(code_activation)s
     tied_weights : bool, default=False
         Whether the decoder uses the encoder's weights transposed.
 
@@ -123,12 +124,15 @@ class DenoisingAutoencoder(DeterministicMixin, BaseAutoencoder):
 
     corruption: Any = "masking"
     corruption_level: float = 0.25
+    code_activation: str | None = None
     tied_weights: bool = False
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseAutoencoder._parameter_constraints,
+        "init": [StrOptions({"auto", "random", "layerwise"})],
         "corruption": [StrOptions(set(CORRUPTIONS)), callable],
         "corruption_level": [Interval(Real, 0, None, closed="left")],
+        "code_activation": [StrOptions({"logistic", "relu"}), None],
         "tied_weights": ["boolean"],
     }
 
@@ -138,5 +142,6 @@ class DenoisingAutoencoder(DeterministicMixin, BaseAutoencoder):
             corruption=self.corruption,
             corruption_level=self.corruption_level,
             corrupts_held_out=True,
+            code_activation=self.code_activation,
             tied=self.tied_weights,
         )

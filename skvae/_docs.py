@@ -84,6 +84,19 @@ init : {"auto", "random"}, default="auto"
     starts at the classical model; ``"random"`` is a plain network with random
     weights.
 """,
+    "init_layerwise": """
+init : {"auto", "random", "layerwise"}, default="auto"
+    Where training starts. ``"auto"`` adds a linear path to the networks and
+    starts at PCA; ``"random"`` is a plain network with random weights.
+    ``"layerwise"`` trains the layers of the plain network one by one first, each
+    as an autoencoder of what the layers before it give, from corrupted inputs
+    where the model has a corruption; it takes a quarter more steps.
+""",
+    "code_activation": """
+code_activation : {"logistic", "relu"} or None, default=None
+    Activation of the code. With one, the code is a layer of features for a linear
+    model rather than coordinates, and training starts at random instead of PCA.
+""",
     "encoder": """
 encoder : torch.nn.Module, callable or None, default=None
     Own encoder: a module (copied, never trained in place) or a factory

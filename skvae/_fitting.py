@@ -12,6 +12,7 @@ import scipy.sparse as sp
 import torch
 
 from skvae._build import Architecture, build_module, corruption_of, resolved_terms
+from skvae._layerwise import check_stackable, start_layerwise
 from skvae._networks import LinearPlusMLP, TiedDecoder
 from skvae._plan import TrainingPlan
 from skvae._random import draw_seeds, torch_generator
@@ -252,7 +253,7 @@ class Fitting:
             hidden_layer_sizes=self.hidden,
             activation=est.activation,
             dropout=float(est.dropout),
-            linear_path=est.init != "random",
+            linear_path=est.init == "auto",
             likelihood=est.likelihood_,
             noise=recipe.noise,
             variational=recipe.variational,
@@ -272,6 +273,8 @@ class Fitting:
             decoder=est.decoder,
         )
         est._architecture = arch.to_dict()
+        if est.init == "layerwise":
+            check_stackable(self.module)
         self._start(dataset, train)
 
     def _table_architecture(self, n: int) -> dict[str, Any]:
@@ -344,9 +347,19 @@ class Fitting:
             start_at_pca(module, X, self.seeds.init)
         else:
             start_at_means(module, X)
+        if est.init == "layerwise":
+            self._pretrain(dataset, train)
         if prior_is_learned(module):
             inputs = module.encoder_input(**dataset.take(rows))
             start_prior(module, inputs, self.seeds.init)
+
+    def _pretrain(self, dataset: RowDataset, train: np.ndarray) -> None:
+        """Train the layers one by one, from inputs corrupted as in the fit."""
+        module = self.module.to(self.device)
+        module.corruption = self._corruption(dataset, train)
+        generator = torch_generator(self.seeds.init, self.device)
+        plan = self._plan(len(train))
+        start_layerwise(module, dataset.take, train, plan, generator)
 
     def _corruption(self, dataset: RowDataset, train: np.ndarray) -> Any:
         level = self.recipe.corruption_level

@@ -62,7 +62,7 @@ def _has_closed_form(module: Any, objective: Any) -> bool:
         return False
     if module.n_importance_samples > 1:
         return False
-    if module.code_activation not in (None, torch.sigmoid):
+    if module.code_activation not in (None, torch.sigmoid, torch.relu):
         return False
     return all(_is_simple(term, module) for term in objective.terms)
 
@@ -112,7 +112,8 @@ class _ClosedStep:
             weight = self.kl.weight_at(progress) if self.kl is not None else 0.0
             values["kl"], grad = _posterior(code, noise, grad, weight)
         elif module.code_activation is not None:
-            grad = grad * z * (1 - z)
+            is_relu = module.code_activation is torch.relu
+            grad = grad * (z > 0 if is_relu else z * (1 - z))
         if self.contraction is None:
             backward_in_place(encoder, inputs, kept, grad, False)
         else:

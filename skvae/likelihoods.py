@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 __all__ = [
@@ -158,6 +157,12 @@ class Likelihood(nn.Module):
         raise NotImplementedError
 
 
+def _floored(log_scale: Tensor, log_floor: float | None) -> Tensor:
+    if log_floor is None:
+        return log_scale
+    return functional.softplus(log_scale - log_floor) + log_floor
+
+
 class _GaussianLogProb(torch.autograd.Function):
     """Gaussian log-density of rows: three passes forward, three backward."""
 
@@ -165,24 +170,26 @@ class _GaussianLogProb(torch.autograd.Function):
     def forward(
         ctx: Any, raw: Tensor, x: Tensor, log_scale: Tensor, log_floor: float | None
     ) -> Tensor:
-        log_sd = log_scale
-        if log_floor is not None:
-            log_sd = functional.softplus(log_scale - log_floor).add_(log_floor)
+        log_sd = _floored(log_scale, log_floor)
         n_features = x.shape[-1]
         difference = raw - x
         squares = difference.square()
         precision = torch.exp(log_sd * -2.0)
         n_per_scale = n_features // log_sd.numel()
         constant = log_sd.sum().mul_(n_per_scale).add_(n_features * _HALF_LOG_TAU)
-        ctx.save_for_backward(difference, squares, precision, log_scale)
+        ctx.save_for_backward(raw, x, log_scale, difference, squares, precision)
         ctx.log_floor = log_floor
         quadratic = torch.matmul(squares, precision.expand(n_features))
         return quadratic.mul_(-0.5).sub_(constant)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        difference, squares, precision, log_scale = ctx.saved_tensors
+        raw, x, log_scale, difference, squares, precision = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            # A second derivative needs the way back to the inputs.
+            difference = raw - x
+            squares = difference.square()
+            precision = torch.exp(_floored(log_scale, ctx.log_floor) * -2.0)
         grad_raw = grad_scale = None
         if ctx.needs_input_grad[0]:
             grad_raw = (difference * precision).mul_(grad.neg().unsqueeze(-1))
@@ -343,9 +350,10 @@ class Gaussian(Likelihood):
         plain = mask is not None or self.noise == "heteroscedastic" or x.requires_grad
         if plain or raw.dim() < x.dim():
             return super().log_prob(x, raw, mask)
-        floor = self._log_floor if isinstance(self.noise, str) else None
         fused: Callable[..., Tensor] = _GaussianLogProb.apply
-        return fused(raw, x, self.log_scale, floor)
+        if isinstance(self.noise, str):
+            return fused(raw, x, self.log_scale, self._log_floor)
+        return fused(raw, x, self._log_sd(None), None)
 
     def mean(self, raw: Tensor) -> Tensor:
         """Compute the mean of each column; see `Likelihood`."""
@@ -366,11 +374,12 @@ class Gaussian(Likelihood):
 
     def _log_sd(self, raw: Tensor | None) -> Tensor:
         if not isinstance(self.noise, str):
-            return self.log_scale
+            # The buffer may have been rounded to float32 on its way.
+            return torch.full_like(self.log_scale, math.log(self.noise))
         level = self.log_scale
         if self.noise == "heteroscedastic" and raw is not None:
             level = level + raw[..., self.n_features :]
-        return functional.softplus(level - self._log_floor) + self._log_floor
+        return _floored(level, self._log_floor)
 
 
 class Bernoulli(Likelihood):

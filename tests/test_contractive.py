@@ -178,7 +178,11 @@ def test_denoising_removes_noise_better_than_plain_training(digits):
     errors = []
     for level in (0.0, 0.4):
         model = DenoisingAutoencoder(
-            24, corruption_level=level, max_iter=20, random_state=0
+            24,
+            corruption="gaussian",
+            corruption_level=level,
+            max_iter=20,
+            random_state=0,
         ).fit(train)
         errors.append(((model.reconstruct(noisy) - test) ** 2).mean())
     assert errors[1] < 0.9 * errors[0]
