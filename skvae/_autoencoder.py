@@ -74,11 +74,14 @@ class AutoencoderTransformer(DeterministicMixin, BaseAutoencoder):
     %(loss_curve_)s
     %(validation_loss_curve_)s
     %(best_loss_)s
+    %(baseline_loss_)s
+    %(explained_variance_ratio_)s
     %(noise_variance_)s
     %(n_features_in_)s
     %(feature_names_in_)s
     %(batch_size_)s
     %(max_iter_)s
+    %(learning_rate_)s
     %(center_)s
     %(scale_)s
     %(likelihood_)s

@@ -26,6 +26,7 @@ from skvae._latent import LatentMixin
 from skvae._random import draw_torch_generator
 from skvae._rows import RowDataset
 from skvae._state import load_state, plain_state
+from skvae._summary import summarize
 from skvae._table import Container, has_categories, has_missing
 from skvae._threads import limited_threads
 from skvae.objectives import NegativeLogLikelihood, Term
@@ -422,6 +423,19 @@ class BaseAutoencoder(
             The mean score.
         """
         return float(np.mean(self.score_samples(X)))
+
+    def summary(self) -> str:
+        """Describe what the fit decided, what it reached, and what to try next.
+
+        Returns
+        -------
+        summary : str
+            What every "auto" became; held-out loss at the start (that of the
+            classical model) and of the weights kept; noise and components in use;
+            hints that name the parameter to change.
+        """
+        check_is_fitted(self)
+        return summarize(self)
 
     # -- inside ------------------------------------------------------------------------
     @contextmanager

@@ -87,6 +87,7 @@ class ConditionalVAE(VAE):
     %(loss_curve_)s
     %(validation_loss_curve_)s
     %(best_loss_)s
+    %(baseline_loss_)s
     %(noise_variance_)s
     %(kl_per_component_)s
     %(n_active_components_)s
@@ -94,6 +95,7 @@ class ConditionalVAE(VAE):
     %(feature_names_in_)s
     %(batch_size_)s
     %(max_iter_)s
+    %(learning_rate_)s
     %(center_)s
     %(scale_)s
     %(likelihood_)s

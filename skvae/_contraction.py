@@ -112,7 +112,7 @@ class ContractionStep:
         add : callable
             Adds the gradients of the weights, to call after `backward_in_place`.
         """
-        net, n = self.net, len(x)
+        net = self.net
         per_layer = 1 if net.activation.in_place is not None else 2
         saved = kept[1::per_layer][: len(net.biases)]
         rows = None if self.exact else subset_of_rows(self.module, x, self.rank)
@@ -143,7 +143,8 @@ class ContractionStep:
         to_gate = None
         if self.curvature is not None:
             to_gate = torch.mm(gate, gram).mul_(2 * share)
-        sums = crossing = None
+        sums: Any = None
+        crossing: Any = None
         linear = self.linear
         if linear is not None:
             crossing = linear @ u.t()

@@ -49,7 +49,7 @@ class Course:
             if own:
                 self.best_loss = net.held_out_loss(self.valid_batches)
                 net.parts_ = []
-        self.last_valid = self.best_loss
+        self.last_valid = net.start_loss_ = self.best_loss
 
     def _snapshot(self, epoch: int = 0) -> dict[str, Any]:
         flat, module = self.net.flat_, self.net.module_

@@ -144,6 +144,22 @@ class DeterministicMixin:
         variance = (residual.sum(0) / count).cpu().numpy()
         self._residual_variance = variance
         self.noise_variance_ = variance * columns.scale**2
+        self._measure_components(x, seen, out.mean)
+
+    def _measure_components(self: Any, x: Any, seen: Any, codes: Any) -> None:
+        """Keep what each component explains on top of those before it."""
+        module = self._module
+        spread = ((x - self._to_device(self._row_mean)).square() * seen).sum()
+        z = codes.mean(0).repeat(len(codes), 1)
+        # Without a code rows are at their mean, for a linear model exactly.
+        left = [spread]
+        for j in range(z.shape[1]):
+            z[:, j] = codes[:, j]
+            guess = self._within_bounds(module.likelihood.mean(module.decode(z)))
+            left.append(((x - guess).square() * seen).sum())
+        errors = torch.stack(left).double().cpu().numpy()
+        share = -np.diff(errors) / max(float(spread), np.finfo(float).tiny)
+        self.explained_variance_ratio_ = share
 
     def _draw_codes(self: Any, n: int, generator: torch.Generator) -> torch.Tensor:
         """Draw from a Gaussian mixture fitted to the codes of training rows."""

@@ -222,6 +222,20 @@ validation_loss_curve_ : list of float or None
 best_loss_ : float or None
     Best held-out loss, that of the weights kept.
 """,
+    "baseline_loss_": """
+baseline_loss_ : float or None
+    Held-out loss before training, that of the classical model from its start.
+""",
+    "learning_rate_": """
+learning_rate_ : float
+    Peak step size.
+""",
+    "explained_variance_ratio_": """
+explained_variance_ratio_ : ndarray of shape (n_components,)
+    Share of the variance of scaled training rows that each component explains on
+    top of those before it, the rest of the code at its mean. They sum to the R2 of
+    the reconstruction, and are those of PCA for the model training starts at.
+""",
     "noise_variance_": """
 noise_variance_ : ndarray of shape (n_features,)
     Variance of the columns that the code leaves unexplained, in squared units of

@@ -133,7 +133,7 @@ class ConvEncoder:
     Examples
     --------
     >>> import torch
-    >>> from skvae._factories import ConvEncoder
+    >>> from skvae import ConvEncoder
     >>> encoder = ConvEncoder((8, 8), channels=(4,))(64, 10)
     >>> encoder(torch.zeros(3, 64)).shape
     torch.Size([3, 10])
@@ -203,7 +203,7 @@ class ConvDecoder:
     Examples
     --------
     >>> import torch
-    >>> from skvae._factories import ConvDecoder
+    >>> from skvae import ConvDecoder
     >>> decoder = ConvDecoder((8, 8), channels=(4,))(10, 64)
     >>> decoder(torch.zeros(3, 10)).shape
     torch.Size([3, 64])

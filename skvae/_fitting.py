@@ -454,6 +454,8 @@ class Fitting:
         curve = [row["valid_loss"] for row in rows if "valid_loss" in row]
         est.validation_loss_curve_ = curve or None
         est.best_loss_ = net.best_loss_ if math.isfinite(net.best_loss_) else None
+        held_out = math.isfinite(net.start_loss_)
+        est.baseline_loss_ = net.start_loss_ if held_out else None
 
     # -- scikit-learn's callbacks ------------------------------------------------------
     def _epoch_hook(self, net: Any, context: Any, earlier: list[dict[str, Any]]) -> Any:

@@ -343,7 +343,8 @@ def _by_products(module: Any, x: Tensor, method: str) -> Tensor:
     modes = [(m, m.training) for m in module.encoder.modules()]
     module.encoder.eval()
     try:
-        made, pull = torch.func.vjp(code, x[:, :d])
+        pulled: Any = torch.func.vjp(code, x[:, :d])
+        made, pull = pulled
         if method == "hutchinson":
             return pull(_probes(module, made))[0].square().sum(dim=1)
         basis = torch.eye(k, dtype=made.dtype, device=made.device)

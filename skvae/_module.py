@@ -218,7 +218,7 @@ class AutoencoderModule(nn.Module):
     ) -> Tensor:
         if self.corruption is None or not (self.training or self.held_out_noise):
             return self.encoder_input(x, mask, values)
-        noise = self.noise if self.training else self.held_out_noise
+        noise: Any = self.noise if self.training else self.held_out_noise
         if self.features is not None:
             return self.features(x, values, self.corruption, noise)
         corrupted = self.corruption(x, noise)

@@ -87,6 +87,7 @@ class VAE(BaseAutoencoder):
     %(loss_curve_)s
     %(validation_loss_curve_)s
     %(best_loss_)s
+    %(baseline_loss_)s
     noise_variance_ : ndarray of shape (n_features,)
         Variance of a gaussian likelihood, in squared units of the columns (averaged
         over the training rows where it depends on the code).
@@ -96,6 +97,7 @@ class VAE(BaseAutoencoder):
     %(feature_names_in_)s
     %(batch_size_)s
     %(max_iter_)s
+    %(learning_rate_)s
     %(center_)s
     %(scale_)s
     %(likelihood_)s

@@ -20,6 +20,11 @@ VARIANTS = [
     ContractiveAutoencoder(max_iter=3, jacobian="hutchinson", activation="tanh"),
     ContractiveAutoencoder(max_iter=3, jacobian="exact", missing_values="error"),
     ContractiveAutoencoder(max_iter=3, alpha=0.0),
+    ContractiveAutoencoder(max_iter=3, tied_weights=True, dropout=0.1),
+    ContractiveAutoencoder(
+        max_iter=3, code_activation="logistic", n_components=12, tied_weights=True
+    ),
+    ContractiveAutoencoder(max_iter=3, jacobian="subset", early_stopping=False),
     DenoisingAutoencoder(max_iter=3),
     DenoisingAutoencoder(max_iter=3, corruption="masking"),
     DenoisingAutoencoder(max_iter=3, corruption="salt_and_pepper", init="random"),
@@ -186,3 +191,74 @@ def test_denoising_removes_noise_better_than_plain_training(digits):
         ).fit(train)
         errors.append(((model.reconstruct(noisy) - test) ** 2).mean())
     assert errors[1] < 0.9 * errors[0]
+
+
+def test_norm_of_principal_components_is_the_root_of_their_number(wine):
+    model = AutoencoderTransformer(3, max_iter=0, random_state=0).fit(wine)
+    np.testing.assert_allclose(model.jacobian_norm(wine), np.sqrt(3))
+
+
+def test_norm_follows_the_code_along_a_small_step(wine):
+    model = _fitted(ContractiveAutoencoder, wine, (7, 5))
+    step = 1e-6
+    moves = step * np.vstack([np.eye(13), -np.eye(13)]) * model.scale_
+    codes = model.transform(wine[0] + moves)
+    slopes = (codes[:13] - codes[13:]) / (2 * step)
+    expected = np.sqrt(np.square(slopes).sum())
+    np.testing.assert_allclose(model.jacobian_norm(wine[:1]), expected, rtol=1e-6)
+
+
+def test_norm_works_where_cells_are_missing_and_for_tables(wine):
+    X = wine.copy()
+    X[::3, 0] = np.nan
+    model = _fitted(ContractiveAutoencoder, X, (7,))
+    assert (model.jacobian_norm(X) > 0).all()
+    table = VAE(2, likelihood="table", max_iter=1, random_state=0).fit(wine)
+    assert (table.jacobian_norm(wine) > 0).all()
+
+
+def test_without_strength_there_is_no_term(wine):
+    model = _fitted(ContractiveAutoencoder, wine, (7,), alpha=0.0)
+    assert model.net_.criterion_.names == ["nll"]
+
+
+def test_history_keeps_the_squared_norm(wine):
+    model = _fitted(ContractiveAutoencoder, wine, (7,), early_stopping=False)
+    assert model.net_.history[-1, "train_contraction"] > 0
+
+
+def test_loss_is_error_and_penalty_together(wine):
+    model = ContractiveAutoencoder(2, alpha=0.7, max_iter=1, random_state=0)
+    model.set_params(learning_rate_init=1e-12, early_stopping=False).fit(wine)
+    error = 0.5 * np.square(wine - model.reconstruct(wine))
+    error = (error / model.scale_**2).sum(axis=1).mean()
+    constant = 0.5 * 13 * np.log(2 * np.pi)
+    expected = error + constant + 0.7 * 2
+    assert model.loss_curve_[0] == pytest.approx(expected, rel=1e-6)
+
+
+def test_linear_code_keeps_what_varies_more_than_the_penalty():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(2000, 2)) * [2.0, 0.5]
+    model = ContractiveAutoencoder(
+        2,
+        alpha=1.0,
+        hidden_layer_sizes=(),
+        tied_weights=True,
+        scale=None,
+        max_iter=60,
+        learning_rate_init=0.01,
+        random_state=0,
+    ).fit(X)
+    # For one direction of variance v the loss v (1 - a^2)^2 / 2 + alpha a^2 of the
+    # tied weight a has its minimum at a^2 = 1 - alpha / v, or at 0.
+    expected = 1 - 1.0 / X[:, 0].var()
+    assert np.square(model.jacobian_norm(X)).mean() == pytest.approx(expected, abs=0.02)
+
+
+def test_tied_weights_step_aside_for_an_own_decoder(wine):
+    def decoder(n_in, n_out):
+        return torch.nn.utils.skip_init(torch.nn.Linear, n_in, n_out)
+
+    model = ContractiveAutoencoder(2, tied_weights=True, decoder=decoder, max_iter=0)
+    assert not model.set_params(random_state=0).fit(wine).net_.module_.is_tied

@@ -16,7 +16,17 @@ from skvae.objectives import (
     Objective,
 )
 
-ACTIVATIONS = "identity relu leaky_relu tanh logistic elu silu gelu softplus".split()
+ACTIVATIONS = [
+    "identity",
+    "relu",
+    "leaky_relu",
+    "tanh",
+    "logistic",
+    "elu",
+    "silu",
+    "gelu",
+    "softplus",
+]
 DEPTHS = [(), (7,), (7, 6), (7, 6, 5)]
 
 
@@ -178,7 +188,8 @@ def test_subset_shrinks_with_the_rank(n, rank, wanted):
     module = _module().train()
     rows = subset_of_rows(module, _rows(n), rank)
     assert len(rows) == len(set(rows.tolist())) == wanted
-    assert 0 <= min(rows) and max(rows) < n
+    assert min(rows) >= 0
+    assert max(rows) < n
 
 
 def test_unknown_method_is_refused():

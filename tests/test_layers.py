@@ -19,7 +19,7 @@ LAYERS = (
     "_deterministic",
     "_base",
     "_fitting _state",
-    "_latent",
+    "_latent _summary",
     "_training",
     "_course",
     "_build _step",
@@ -30,7 +30,7 @@ LAYERS = (
     "_factories _flat _conditions _imputing",
     "objectives likelihoods corruptions priors _table",
     "_fused _optimizer _plan _rows",
-    "_random _docs _compat _threads",
+    "_random _docs _compat _threads _summary",
 )
 SIDEWAYS = {("_conditional_vae", "_vae"), ("metrics", "inspection")}
 

@@ -13,7 +13,7 @@ from skvae import (
     DenoisingAutoencoder,
 )
 from skvae._build import Architecture, build_module
-from skvae._layerwise import start_layerwise
+from skvae._layerwise import _corruption, start_layerwise
 from skvae._plan import TrainingPlan
 from skvae.corruptions import CallableCorruption, GaussianNoise, Masking, SaltAndPepper
 
@@ -144,8 +144,6 @@ def test_no_epochs_means_no_pretraining():
     ids=lambda c: type(c).__name__,
 )
 def test_corruption_goes_with_the_units_of_the_layer(corruption, of_hidden):
-    from skvae._layerwise import _corruption
-
     module, _ = _pretrained(_rows(), epochs=0, corruption=corruption)
     assert _corruption(module, _rows(), 0) is corruption
     hidden = 100 * _rows()

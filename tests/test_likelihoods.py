@@ -392,6 +392,14 @@ def test_continuous_bernoulli_integrates_to_one_with_its_mean(slope):
     assert float(likelihood.mean(raw)) == pytest.approx(mean, abs=1e-9)
 
 
+@pytest.mark.parametrize("slope", [-0.0999, 0.03, 0.0999])
+def test_the_series_of_the_continuous_bernoulli_mean_joins_its_closed_form(slope):
+    raw = torch.tensor([[slope]], dtype=torch.float64)
+    expected = 1 / -math.expm1(-slope) - 1 / slope
+    mean = float(ContinuousBernoulli(1).mean(raw))
+    assert mean == pytest.approx(expected, abs=2e-14, rel=0)
+
+
 def test_continuous_bernoulli_is_that_of_torch_distributions():
     # torch's own series near 0 is short, so the comparison stays outside of it.
     raw = torch.tensor([[-12.0, -2.0, -0.3, 0.2, 1.0, 9.0]], dtype=torch.float64)
