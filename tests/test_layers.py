@@ -19,7 +19,7 @@ LAYERS = (
     "_deterministic",
     "_base",
     "_fitting _state",
-    "_latent _summary",
+    "_latent",
     "_training",
     "_course",
     "_build _step",
