@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from skvae._jacobian import subset_of_rows
+from skvae._jacobian import random_signs, subset_of_rows
 
 Extra = list[tuple[Tensor | None, Tensor] | None]
 
@@ -27,7 +27,7 @@ _CURVATURE: dict[str, Callable[[Tensor, Tensor], Tensor] | None] = {
     "tanh": lambda out, slope: -2 * out * slope,
     "logistic": lambda out, slope: slope * (1 - 2 * out),
     "elu": lambda out, slope: torch.where(out > 0, torch.zeros_like(out), slope),
-    "silu": lambda pre, slope: _silu_curvature(pre),
+    "silu": lambda pre, slope: _silu_curvature(pre, slope),
     "gelu": lambda pre, slope: (
         torch.exp(-0.5 * pre.square()) * (2 - pre.square()) / math.sqrt(2 * math.pi)
     ),
@@ -35,10 +35,10 @@ _CURVATURE: dict[str, Callable[[Tensor, Tensor], Tensor] | None] = {
 }
 
 
-def _silu_curvature(pre: Tensor) -> Tensor:
+def _silu_curvature(pre: Tensor, slope: Tensor) -> Tensor:
+    # With the gate g and the derivative s it is g + s - 2 g s.
     gate = torch.sigmoid(pre)
-    slope = gate * (1 - gate)
-    return torch.addcmul(pre, pre, gate, value=-2).add_(2).mul_(slope)
+    return torch.addcmul(slope, gate, slope, value=-2).add_(gate)
 
 
 def has_closed_form(module: Any, method: str) -> bool:
@@ -52,7 +52,7 @@ def has_closed_form(module: Any, method: str) -> bool:
         See :func:`skvae._jacobian.squared_jacobian_norm`.
     """
     return (
-        method in ("auto", "exact", "subset")
+        method in ("auto", "exact", "subset", "hutchinson")
         and module.code_activation is None
         and bool(module.encoder.biases)
         and not module.encoder.grad_buffers.is_scaled
@@ -66,16 +66,19 @@ class ContractionStep:
     ----------
     module : AutoencoderModule
         See `has_closed_form`.
-    method : {"auto", "exact", "subset"}
-        Rows that take part.
+    method : {"auto", "exact", "subset", "hutchinson"}
+        As for :func:`skvae._jacobian.squared_jacobian_norm`.
     """
 
     def __init__(self, module: Any, method: str):
         self.module = module
         net = self.net = module.encoder.grad_buffers
         depth = len(net.biases)
-        self.exact = method == "exact" or (method == "auto" and depth == 1)
-        self.gram = self.exact and depth == 1
+        self.projects = method == "hutchinson"
+        self.exact = method in ("exact", "hutchinson") or (
+            method == "auto" and depth == 1
+        )
+        self.gram = self.exact and depth == 1 and not self.projects
         n_out = len(net.bias)
         self.k = n_out if module.prior is None else n_out // 2
         # From the code to the columns, as the Jacobian multiplies them.
@@ -88,6 +91,7 @@ class ContractionStep:
         ]
         self.linear, self.linear_grad = net.linear, net.linear_grad
         self.curvature = _CURVATURE[net.activation.name]
+        self.ones: list[Tensor] = [net.bias[:0]]
         self.rank = min(self.k, self.matrices[-1].shape[1])
 
     def __call__(self, x: Tensor, kept: list[Tensor], weight: float) -> Any:
@@ -118,7 +122,7 @@ class ContractionStep:
         rows = None if self.exact else subset_of_rows(self.module, x, self.rank)
         if rows is not None:
             saved = [s[rows] for s in saved]
-        ones = [torch.ones_like(s) for s in saved]
+        ones = self._ones_like(saved)
         gates = [
             net.activation.backward(o, s) for o, s in zip(ones, saved, strict=True)
         ]
@@ -131,6 +135,12 @@ class ContractionStep:
         for grad, s, gate in zip(to_gates[::-1], saved, gates, strict=True):
             extra.append((rows, grad.mul_(self.curvature(s, gate))))
         return value, extra, add
+
+    def _ones_like(self, saved: list[Tensor]) -> list[Tensor]:
+        """Return ones for the backward pass of the activations, made once."""
+        if len(self.ones[0]) != len(saved[0]):
+            self.ones = [torch.ones_like(s) for s in saved]
+        return self.ones
 
     def _hadamard_gram(self, gates: list[Tensor], share: float) -> Any:
         """Take |A|^2 + 2 sum_h D_h q_h + D' (V'V * UU') D over all rows."""
@@ -178,37 +188,51 @@ class ContractionStep:
             gates = gates[::-1]
             linear = None if linear is None else linear.t()
             linear_grad = None if linear is None else linear_grad.t()
+        first, path, probe = matrices[0].unsqueeze(0), linear, None
+        if self.projects:
+            # One row v' J instead of all of J.
+            like = gates[0][:, :1].expand(-1, len(matrices[0]))
+            probe = random_signs(self.module, like)
+            first = (probe @ matrices[0]).unsqueeze(1)
+            path = None if linear is None else (probe @ linear).unsqueeze(1)
         # J = M_0 D_1 M_1 ... : before and after each gate.
-        before: list[Tensor] = [matrices[0].unsqueeze(0)]
+        before: list[Tensor] = [first]
         after = []
         for matrix, gate in zip(matrices[1:], gates, strict=True):
             after.append(before[-1] * gate.unsqueeze(1))
             before.append(after[-1] @ matrix)
         jacobian = before.pop()
-        if linear is not None:
-            jacobian = jacobian.add_(linear)
+        if path is not None:
+            jacobian = jacobian.add_(path)
         flat = jacobian.view(-1)
         value = torch.dot(flat, flat) / len(jacobian)
         upstream = jacobian.mul_(2 * share)
         to_gates: list[Tensor] = []
         pairs = []
-        total = upstream.sum(dim=0) if linear is not None else None
+        total = None if linear is None else _over_rows(upstream, probe)
         for layer in range(len(gates) - 1, -1, -1):
             pairs.append((grads[layer + 1], after[layer], upstream))
             through = upstream @ matrices[layer + 1].t()
             to_gates.append((through * before[layer]).sum(dim=1))
             upstream = through.mul_(gates[layer].unsqueeze(1))
-        first = upstream.sum(dim=0)
+        outermost = _over_rows(upstream, probe)
 
         def add() -> None:
             for grad, left, right in pairs:
                 grad.addmm_(left.flatten(0, 1).t(), right.flatten(0, 1))
-            grads[0].add_(first)
+            grads[0].add_(outermost)
             if linear_grad is not None:
                 linear_grad.add_(total)
 
         to_gates.reverse()
         return value, to_gates[::-1] if flip else to_gates, add
+
+
+def _over_rows(upstream: Tensor, probe: Tensor | None) -> Tensor:
+    """Return the gradient of a factor that all rows share."""
+    if probe is None:
+        return upstream.sum(dim=0)
+    return probe.t() @ upstream.squeeze(1)
 
 
 def _squares(matrix: Tensor) -> Tensor:

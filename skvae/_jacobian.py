@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from skvae._fused import get_activation
 from skvae._networks import LinearPlusMLP
 
-__all__ = ["Chain", "squared_jacobian_norm", "subset_of_rows"]
+__all__ = ["Chain", "random_signs", "squared_jacobian_norm", "subset_of_rows"]
 
 METHODS = ("auto", "exact", "subset", "hutchinson", "product")
 # Floats of one intermediate product of all rows while nothing is differentiated.
@@ -122,8 +122,21 @@ def _sizes(module: Any, x: Tensor) -> tuple[int, int]:
     return (n_out if module.prior is None else n_out // 2), n_columns
 
 
-def _probes(module: Any, like: Tensor) -> Tensor:
-    """Draw random signs; evaluation sees the same ones at every call."""
+def random_signs(module: Any, like: Tensor) -> Tensor:
+    """Draw random signs; evaluation sees the same ones at every call.
+
+    Parameters
+    ----------
+    module : AutoencoderModule
+        Its `noise` draws while training.
+    like : Tensor
+        Gives shape, dtype and device.
+
+    Returns
+    -------
+    signs : Tensor
+        Ones and minus ones.
+    """
     if module.training:
         generator = module.noise
     else:
@@ -291,7 +304,7 @@ def _projected(chain: Chain, module: Any, x: Tensor) -> Tensor:
     flip = first.shape[0] > last.shape[1]
     turned = chain.transposed() if flip else chain
     rank = last.shape[1] if flip else first.shape[0]
-    probe = _probes(module, x[:, :1].expand(-1, rank))
+    probe = random_signs(module, x[:, :1].expand(-1, rank))
     if slope is not None and not flip:
         probe = probe * slope
     through = None
@@ -346,7 +359,7 @@ def _by_products(module: Any, x: Tensor, method: str) -> Tensor:
         pulled: Any = torch.func.vjp(code, x[:, :d])
         made, pull = pulled
         if method == "hutchinson":
-            return pull(_probes(module, made))[0].square().sum(dim=1)
+            return pull(random_signs(module, made))[0].square().sum(dim=1)
         basis = torch.eye(k, dtype=made.dtype, device=made.device)
         basis = basis.unsqueeze(1).expand(k, *made.shape)
         (jacobian,) = torch.func.vmap(pull)(basis)

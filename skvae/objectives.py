@@ -286,9 +286,9 @@ class Contraction(Term):
         Factor of the term in the loss.
     method : {"auto", "exact", "subset", "hutchinson"}, default="auto"
         ``"exact"`` on every row; ``"subset"`` exactly on a random part of the
-        rows, the same value for every row; ``"hutchinson"`` by one random
-        projection a row. All are unbiased. ``"auto"`` is exact for encoders of
-        at most one hidden layer and a subset for deeper ones.
+        rows, scaled up, and zero on the others; ``"hutchinson"`` by one random
+        projection a row. All are unbiased for every row. ``"auto"`` is exact for
+        encoders of at most one hidden layer and a subset for deeper ones.
 
     See Also
     --------
