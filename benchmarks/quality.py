@@ -57,6 +57,8 @@ RECONSTRUCT = [*BUNDLED, *UCI]
 DENSITY = ["wine", "breast_cancer", "concrete", "wine-red"]
 LABELLED = ["digits", "mnist", "breast_cancer", "Ionosphere", "cardio", "musk"]
 JITTER = 0.1
+# Few steps, one noise variance a column, normal prior: for rows with anomalies in them.
+CAUTIOUS, CAUTIOUS_STEPS = "cautious VAE", 300
 MIXTURE_SIZES = (1, 2, 3, 5, 8, 12, 20)
 
 
@@ -204,6 +206,7 @@ def anomaly(data: Path, seeds: list[int]) -> Iterator[Row]:
             "IsolationForest": [],
             "FactorAnalysis": [],
             "PCA": [],
+            CAUTIOUS: [],
         }
         k = min(10, X.shape[1] // 2)
         for seed in seeds:
@@ -218,9 +221,17 @@ def anomaly(data: Path, seeds: list[int]) -> Iterator[Row]:
             pca = PCA(k, random_state=seed).fit(scaled)
             back = pca.inverse_transform(pca.transform(scaled))
             scores["PCA"] = -((scaled - back) ** 2).sum(axis=1)
+            scores[CAUTIOUS] = _cautious(len(X), seed).fit(X).score_samples(X)
             for other, score in scores.items():
                 others[other].append(roc_auc_score(y, -score))
         yield _row(name, "ROC AUC", ours, others, seconds)
+
+
+def _cautious(n: int, seed: int) -> VAE:
+    """Return a model that stops before it has learned rare clusters of rows."""
+    epochs = max(1, CAUTIOUS_STEPS * 128 // n)
+    params = {"noise": "feature", "prior": "normal", "learning_rate_init": 3e-4}
+    return VAE(max_iter=epochs, random_state=seed, **params)
 
 
 def _row(
@@ -255,7 +266,9 @@ PROTOCOL = {
     "neighbours": "`AutoencoderTransformer(k)`; 80/20 split.",
     "linear": "`AutoencoderTransformer(16)`; 80/20 split; codes standardised, then "
     "LogisticRegression. mnist: the first 6000 images.",
-    "anomaly": "`VAE().score_samples`; fitted on all rows without labels.",
+    "anomaly": "`VAE().score_samples`; fitted on all rows without labels. The cautious "
+    'VAE takes 300 steps with `noise="feature", prior="normal", '
+    "learning_rate_init=3e-4`.",
 }
 
 

@@ -13,6 +13,7 @@ are harder: the value alone is nothing special, only its company is.
 # --------------------
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.colors import LogNorm
 from sklearn.datasets import load_breast_cancer
 from sklearn.ensemble import IsolationForest
 from sklearn.metrics import RocCurveDisplay, roc_auc_score
@@ -96,7 +97,9 @@ left.set(title="Outliers found", xlabel="false alarms", ylabel="outliers found")
 left.legend(fontsize=8)
 
 lowest = np.argsort(ours.score_samples(wrong))[:6]
-image = right.imshow(np.clip(cells[lowest], 0, None), cmap="magma_r", aspect="auto")
+image = right.imshow(
+    np.clip(cells[lowest], 1, None), norm=LogNorm(), cmap="magma_r", aspect="auto"
+)
 right.scatter(places[lowest], np.arange(6), marker="s", s=90, fc="none", ec="C0")
 right.set_xticks(range(benign.shape[1]), benign.columns, rotation=90, fontsize=7)
 right.set_yticks(range(6), [f"row {i}" for i in lowest])

@@ -81,6 +81,7 @@ class AutoencoderTransformer(DeterministicMixin, BaseAutoencoder):
     %(feature_names_in_)s
     %(batch_size_)s
     %(max_iter_)s
+    %(input_noise_)s
     %(learning_rate_)s
     %(center_)s
     %(scale_)s

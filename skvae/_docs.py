@@ -12,8 +12,9 @@ T = TypeVar("T", bound=type)
 PARAMETERS = {
     "n_components": """
 n_components : int or "auto", default="auto"
-    Components of the code. ``"auto"`` is half the columns, at most 10. More
-    components than columns are allowed.
+    Components of the code. ``"auto"`` is half the columns, one less than the
+    columns for a variational model (its prior switches off what is not needed),
+    at most 10. More components than columns are allowed.
 """,
     "hidden_layer_sizes": """
 hidden_layer_sizes : tuple of int or "auto", default="auto"
@@ -34,13 +35,14 @@ batch_size : int or "auto", default="auto"
     "learning_rate_init": """
 learning_rate_init : float or "auto", default="auto"
     Peak step size of AdamW. It rises over the first 5 % of the steps and falls
-    to zero along a cosine. ``"auto"`` is 0.001, and 0.003 for tables.
+    to zero along a cosine. ``"auto"`` is 0.001, 0.002 for a variational model, and
+    0.003 for tables.
 """,
     "max_iter": """
 max_iter : int or "auto", default="auto"
-    Epochs at most. ``"auto"`` is enough for about 3000 optimiser steps (500
-    below 50 rows) and at least 5. With 0 the model is the one training would
-    start at: PCA, or factor analysis.
+    Epochs at most. ``"auto"`` is enough for about 3000 optimiser steps (2000 for
+    a variational model, 500 below 50 rows) and at least 5. With 0 the model is
+    the one training would start at: PCA, or factor analysis.
 """,
     "early_stopping": """
 early_stopping : bool, default=True
@@ -139,7 +141,8 @@ net_params : dict or None, default=None
     "input_noise": """
 input_noise : float or "auto", default="auto"
     Standard deviation of gaussian noise on the encoder's input while training, in
-    scaled units. ``"auto"`` is 0.1 below 2000 rows and 0 from there on.
+    scaled units. ``"auto"`` is ``sqrt(10 / n_samples)``, at most 0.3, and 0 from
+    2000 training rows on.
 """,
     "likelihood": r"""
 likelihood : {"auto", "gaussian", "bernoulli", "continuous_bernoulli", \
@@ -153,7 +156,8 @@ likelihood : {"auto", "gaussian", "bernoulli", "continuous_bernoulli", \
 noise : {"auto", "feature", "shared", "heteroscedastic"} or float, default="auto"
     Scale of a gaussian likelihood: one variance a column, one for all, one that
     depends on the code, or a fixed standard deviation in scaled units. ``"auto"``
-    is one a column.
+    depends on the code from 270 training rows on, and is one a column below, and
+    with an own `encoder` or `decoder` or ``max_iter=0``.
 """,
     "beta": r"""
 beta : float or "auto", default="auto"
@@ -179,7 +183,8 @@ prior : {"auto", "normal", "mixture", "vamp"}, default="auto"
     Family of :math:`p(z)`: standard normal; a mixture of normals learned with the
     model, fitted to the codes at the start; or a mixture of the posteriors of learned
     pseudo-rows (VampPrior, Tomczak and Welling 2018). ``"auto"`` is a mixture for
-    tables that start at one, and normal otherwise.
+    gaussian rows and tables that start at a classical model, and normal otherwise:
+    beside `beta`, `free_bits` or an own network, and with ``max_iter=0``.
 """,
 }
 
@@ -192,6 +197,13 @@ kl_per_component_ : ndarray of shape (n_components,)
     "n_active_components_": """
 n_active_components_ : int
     Components whose posterior mean has a variance above 0.01 over the rows.
+""",
+    "input_noise_": """
+input_noise_ : float
+    Standard deviation of the noise on the encoder's input while training, in
+    scaled units. For a variational model with a classical start it is at most
+    ``sqrt(5 / n_samples)`` and never more than the noise the start finds in a
+    column.
 """,
     "noise_": """
 noise_ : str or float

@@ -34,15 +34,22 @@ from skvae._training import (
     subset,
 )
 from skvae.corruptions import Masking
-from skvae.objectives import Objective
+from skvae.objectives import KLDivergence, Objective
 from skvae.priors import VampPrior
 
 _SMALL = 50  # Rows below which none are held out.
 _MAX_HELD_OUT = 10_000
-_STEPS, _STEPS_SMALL, _STEPS_TABLE = 3000, 500, 2000
+_STEPS, _STEPS_SMALL, _STEPS_VARIATIONAL = 3000, 500, 2000
+_RATE, _RATE_VARIATIONAL, _RATE_TABLE = 1e-3, 2e-3, 3e-3
 _FROZEN_DRAWS = 512
 _PRIOR_COMPONENTS = 32
 _ROWS_FOR_MEANS = 2000
+# Noise on the encoder's input by default: sqrt(10 / n) sd, at most 0.3, and none from
+# 2000 rows on; sqrt(5 / n) for a variational model.
+_INPUT_NOISE_ROWS, _INPUT_NOISE_ROWS_VAE = 10, 5
+_MAX_INPUT_NOISE, _ROWS_WITHOUT_NOISE = 0.3, 2000
+# Training rows from which on a noise that changes with the code pays.
+_ROWS_FOR_NOISE = 270
 _NAME = {torch.float32: "float32", torch.float64: "float64"}
 # Tables: components of the mixture they start at, posterior standard deviation, and
 # how far (in bins) neighbours share strength in the start and in the decoder.
@@ -73,6 +80,17 @@ def device_of(name: Any) -> torch.device:
             "available on this machine. Use device='cpu' or device='auto'."
         )
     return device
+
+
+class _ColumnNoise:
+    """Adds normal noise with a standard deviation for each column."""
+
+    def __init__(self, sd: torch.Tensor):
+        self.sd = sd
+
+    def __call__(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        noise = torch.empty_like(x).normal_(generator=generator)
+        return torch.addcmul(x, noise, self.sd)
 
 
 class Fitting:
@@ -211,7 +229,8 @@ class Fitting:
         max_iter = est.max_iter
         if max_iter == "auto":
             budget = _STEPS if n >= _SMALL else _STEPS_SMALL
-            budget = _STEPS_TABLE if table else budget
+            if table or (self.recipe.variational and n >= _SMALL):
+                budget = _STEPS_VARIATIONAL
             max_iter = max(5, math.ceil(budget / steps))
         if self.partial:
             max_iter = 1
@@ -220,7 +239,8 @@ class Fitting:
             patience = max(5, math.ceil(max_iter / 5))
         rate = est.learning_rate_init
         if rate == "auto":
-            rate = 3e-3 if table else 1e-3
+            rate = _RATE_VARIATIONAL if self.recipe.variational else _RATE
+            rate = _RATE_TABLE if table else rate
         est.batch_size_, est.max_iter_ = batch_size, int(max_iter)
         est.learning_rate_ = rate
         return TrainingPlan(
@@ -241,11 +261,10 @@ class Fitting:
         table = self._table_architecture(len(train))
         if k == "auto":
             free = sum(table["sizes"]) - d if table else 0
-            k = min(10, max(2, free)) if table else min(10, max(1, d // 2))
+            # A prior switches off components that are not needed.
+            most = d - 1 if recipe.variational else d // 2
+            k = min(10, max(2, free)) if table else min(10, max(1, most))
         est.n_components_ = int(k)
-        prior = recipe.prior
-        if prior == "auto":
-            prior = "mixture" if table and est.init == "auto" else "normal"
         arch = Architecture(
             n_features=d,
             n_components=est.n_components_,
@@ -255,9 +274,9 @@ class Fitting:
             dropout=float(est.dropout),
             linear_path=est.init == "auto",
             likelihood=est.likelihood_,
-            noise=recipe.noise,
+            noise=self._resolved_noise(len(train)),
             variational=recipe.variational,
-            prior=prior,
+            prior=self._resolved_prior(),
             n_mixture=table.get("n_mixture", self._prior_components(len(train))),
             code_activation=recipe.code_activation,
             tied=recipe.tied,
@@ -288,6 +307,29 @@ class Fitting:
             "n_mixture": int(np.clip(n // 40, 1, most)),
             "width": _SMOOTHING_DECODER,
         }
+
+    def _resolved_noise(self, n: int) -> Any:
+        noise = self.recipe.noise
+        if noise != "auto":
+            return noise
+        trained = self.estimator.max_iter != 0 and not self._has_own_network()
+        enough = n >= _ROWS_FOR_NOISE and trained
+        return "heteroscedastic" if enough else "feature"
+
+    def _resolved_prior(self) -> str:
+        """Learn the prior from a classical start, not beside textbook regularisers."""
+        est, prior = self.estimator, self.recipe.prior
+        if prior != "auto":
+            return prior
+        if est.init != "auto" or est.likelihood_ not in ("gaussian", "table"):
+            return "normal"
+        kl = next(t for t in self.recipe.terms if isinstance(t, KLDivergence))
+        plain = kl.weight in ("auto", 1) and kl.free_bits == 0 and est.max_iter != 0
+        follows = plain and not self._has_own_network()
+        return "mixture" if follows or est.likelihood_ == "table" else "normal"
+
+    def _has_own_network(self) -> bool:
+        return not (self.estimator.encoder is None and self.estimator.decoder is None)
 
     @staticmethod
     def _prior_components(n: int) -> int:
@@ -362,15 +404,36 @@ class Fitting:
         start_layerwise(module, dataset.take, train, plan, generator)
 
     def _corruption(self, dataset: RowDataset, train: np.ndarray) -> Any:
-        level = self.recipe.corruption_level
+        est, level = self.estimator, self.recipe.corruption_level
         if level == "auto":
-            level = 0.1 if len(train) < 2000 else 0.0
-        low, high = self.estimator._columns.low, self.estimator._columns.high
-        if self.estimator.likelihood_ == "table":
+            level = self._input_noise(len(train))
+        if self.recipe.corruption == "gaussian":
+            est.input_noise_ = float(level)
+            if self.recipe.variational and level:
+                return self._column_noise(level)
+        low, high = est._columns.low, est._columns.high
+        if est.likelihood_ == "table":
             return self._table_corruption(level)
         if self.recipe.corruption == "salt_and_pepper" and low is None:
             low, high = column_ranges(dataset, train)
         return corruption_of(self.recipe.corruption, level, low, high)
+
+    def _input_noise(self, n: int) -> float:
+        """Resolve the noise on the encoder's input: what n rows leave uncertain."""
+        if self.estimator.likelihood_ != "gaussian" or n >= _ROWS_WITHOUT_NOISE:
+            return 0.0
+        rows = _INPUT_NOISE_ROWS_VAE if self.recipe.variational else _INPUT_NOISE_ROWS
+        return min(_MAX_INPUT_NOISE, math.sqrt(rows / n))
+
+    def _column_noise(self, level: float) -> Any:
+        """Return noise no larger than what the start finds in each column.
+
+        Columns that others determine nearly exactly must stay nearly exact.
+        """
+        module = self.estimator.net_.module_ if self.go_on else self.module
+        variance = module.likelihood.noise_variance().detach()
+        sd = variance.expand(self.estimator.n_features_in_).sqrt().clamp(max=level)
+        return _ColumnNoise(sd.to(self.device))
 
     def _table_corruption(self, level: Any) -> Any:
         """Return the corruption of codes; a masked cell is one that is not known."""

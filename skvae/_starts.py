@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn import config_context
 from sklearn.decomposition import PCA, FactorAnalysis
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
@@ -212,8 +213,11 @@ def start_prior(module: Any, inputs: torch.Tensor, seed: int) -> None:
             chosen = rng.choice(len(inputs), wanted, replace=wanted > len(inputs))
             module.prior.pseudo_inputs.copy_(inputs[torch.as_tensor(chosen)])
             return
+        module.eval()
         mean, log_var = module.posterior(inputs)
     codes = mean.double().cpu().numpy()
+    if len(codes) == 1:
+        codes = np.repeat(codes, 2, axis=0)
     mixture = GaussianMixture(
         module.prior.n_mixture,
         covariance_type="diag",
@@ -221,7 +225,8 @@ def start_prior(module: Any, inputs: torch.Tensor, seed: int) -> None:
         max_iter=50,
         random_state=seed,
     )
-    with warnings.catch_warnings():
+    # k-means has no array-API version; these are NumPy arrays whatever X was.
+    with warnings.catch_warnings(), config_context(array_api_dispatch=False):
         # Stopped short of convergence it is still a fine place to start.
         warnings.simplefilter("ignore", ConvergenceWarning)
         mixture.fit(codes)

@@ -97,6 +97,7 @@ class VAE(BaseAutoencoder):
     %(feature_names_in_)s
     %(batch_size_)s
     %(max_iter_)s
+    %(input_noise_)s
     %(learning_rate_)s
     %(center_)s
     %(scale_)s
@@ -167,13 +168,17 @@ class VAE(BaseAutoencoder):
         if warmup == "auto":
             warmup = 0.0 if self.init == "auto" else _RANDOM_START_WARMUP
         kl = KLDivergence(self.beta, warmup=float(warmup), free_bits=self.free_bits)
-        noise = "feature" if self.noise == "auto" else self.noise
+        noise = self.noise
+        # A textbook network (random start) is trained as in the textbooks.
+        denoises = self.init == "auto" and self.likelihood in ("auto", "gaussian")
         return Recipe(
             terms=(NegativeLogLikelihood(), kl),
             variational=True,
             likelihood=self.likelihood,
             noise=noise if isinstance(noise, str) else float(noise),
             prior=self.prior,
+            corruption="gaussian" if denoises else None,
+            corruption_level="auto" if denoises else 0.0,
             n_importance_samples=self.n_importance_samples,
         )
 
