@@ -341,14 +341,8 @@ class BaseAutoencoder(
             Deterministic reconstructions, in the container of `X`.
         """
         check_is_fitted(self)
-        container, index = Container.of(X), getattr(X, "index", None)
-        X = self._validate(X, reset=False)
-        rows = self._decode_points(self._encode(X))
-        if self._columns.kind != "table":
-            rows = container.restore(rows.astype(X.dtype, copy=False))
-        if container.library == "pandas":
-            rows.index = index
-        return rows
+        rows = self._validate(X, reset=False)
+        return self._in_container(self._decode_points(self._encode(rows)), X, rows)
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> Any:
         """Draw new rows from the model.
@@ -450,6 +444,15 @@ class BaseAutoencoder(
     def _restored(self, rows: Any) -> Any:
         """Return rows in the container of the training rows."""
         return rows if self._columns.kind == "table" else self._container.restore(rows)
+
+    def _in_container(self, values: Any, X: Any, rows: Any) -> Any:
+        """Return values in the container of `X`, in the type of its validated rows."""
+        container = Container.of(X)
+        if self._columns.kind != "table":
+            values = container.restore(values.astype(rows.dtype, copy=False))
+        if container.library == "pandas":
+            values.index = X.index
+        return values
 
     def _encode_rows(self, X: Any) -> np.ndarray:
         check_is_fitted(self)

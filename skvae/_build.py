@@ -16,7 +16,12 @@ from skvae._networks import LinearPlusMLP, build_network, tied_decoder
 from skvae._table_model import TableDecoder, TableFeatures, TableLikelihood
 from skvae.corruptions import make_corruption
 from skvae.likelihoods import LIKELIHOODS
-from skvae.priors import MixturePrior, NormalPrior, VampPrior
+from skvae.priors import (
+    ConditionalMixturePrior,
+    MixturePrior,
+    NormalPrior,
+    VampPrior,
+)
 
 # Below one, codes of a table carry more; the learned prior follows them.
 _BETA_TABLE = 0.7
@@ -210,6 +215,10 @@ def _likelihood(arch: Architecture) -> Any:
 def _prior(arch: Architecture, width: int, generator: torch.Generator) -> Any:
     if arch.prior == "normal":
         return NormalPrior(arch.n_components)
+    if arch.prior == "mixture" and arch.n_conditions:
+        return ConditionalMixturePrior(
+            arch.n_components, arch.n_conditions, n_mixture=arch.n_mixture
+        )
     if arch.prior == "mixture":
         return MixturePrior(arch.n_components, n_mixture=arch.n_mixture)
     pseudo = torch.empty(arch.n_mixture, width, dtype=getattr(torch, arch.dtype))

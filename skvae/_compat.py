@@ -14,6 +14,9 @@ from sklearn.utils.validation import (
 from sklearn.utils.validation import (
     _check_sample_weight as check_sample_weight,
 )
+from sklearn.utils.validation import (
+    _num_samples as num_samples,
+)
 
 __all__ = [
     "HasMethods",
@@ -24,4 +27,5 @@ __all__ = [
     "check_feature_names",
     "check_sample_weight",
     "fit_context",
+    "num_samples",
 ]

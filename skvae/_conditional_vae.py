@@ -31,16 +31,19 @@ def _has_classes(model: Any) -> bool:
 class ConditionalVAE(VAE):
     r"""Model rows given a class, a number or several conditions.
 
-    The decoder is told the condition :math:`y` of a row, the encoder is not:
+    Prior and decoder are told the condition :math:`y` of a row, the encoder is not:
     training maximises
 
     .. math:: E_{q(z \mid x)}[\log p(x \mid z, y)]
-              - \beta \, KL(q(z \mid x) \,\|\, p(z))
+              - \beta \, KL(q(z \mid x) \,\|\, p(z \mid y))
 
     so codes need no labels, ``transform(X)`` equals ``fit_transform(X, y)``, and
-    rows are drawn for any condition exactly, without rejection. Rows without a label
-    take part through :math:`\log \sum_y p(y) \, p(x \mid z, y)` [2]_, with shares
-    :math:`p(y)` that follow the labels of similar rows.
+    rows are drawn for any condition exactly, without rejection. The prior is a mixture
+    learned with the model, whose normals belong to classes or move with a number; it
+    is the same for all conditions with ``prior="normal"`` or ``"vamp"``. Rows without
+    a label take part through :math:`\log \sum_y p(y) \, p(z \mid y) \,
+    p(x \mid z, y)` [2]_, with shares :math:`p(y)` that follow the labels of similar
+    rows.
 
     Parameters
     ----------
@@ -221,7 +224,7 @@ class ConditionalVAE(VAE):
         condition = self._to_device(self._condition_of(y, n))
         generator = draw_torch_generator(rng, condition.device)
         with self._inference():
-            z = self._draw_codes(n, generator)
+            z = self._draw_codes(n, generator, condition)
             rows = self._draw_rows(torch.cat([z, condition], 1), generator)
         return self._restored(rows), y
 
@@ -243,10 +246,7 @@ class ConditionalVAE(VAE):
         """
         check_is_fitted(self)
         Z = self._validate_codes(X)
-        if y is None:
-            condition = np.repeat(self._mean_condition[None], len(Z), axis=0)
-        else:
-            condition = self._condition_of(y, len(Z))
+        condition = self._told(y, len(Z))
         return self._restored(self._decode_points(np.concatenate([Z, condition], 1)))
 
     def reconstruct(self, X: Any, y: Any = None) -> Any:
@@ -265,9 +265,19 @@ class ConditionalVAE(VAE):
         X_reconstructed : ndarray or DataFrame of shape (n_samples, n_features)
             Deterministic reconstructions.
         """
-        if y is None and getattr(self, "classes_", None) is not None:
+        check_is_fitted(self)
+        rows = self._validate(X, reset=False)
+        Z = self._encode(rows)
+        if y is None and self.classes_ is not None:
             y = self.predict(X)
-        return self.inverse_transform(self._encode_rows(X), y)
+        values = self._decode_points(np.concatenate([Z, self._told(y, len(Z))], 1))
+        return self._in_container(values, X, rows)
+
+    def _told(self, y: Any, n: int) -> np.ndarray:
+        """Write the conditions asked for, or the average one of the training rows."""
+        if y is None:
+            return np.repeat(self._mean_condition[None], n, axis=0)
+        return self._condition_of(y, n)
 
     # -- scores and classes ------------------------------------------------------------
     def score_samples(
@@ -296,11 +306,7 @@ class ConditionalVAE(VAE):
         if y is None and self.classes_ is not None:
             joint = self._class_bounds(X, n_importance_samples)
             return np.logaddexp.reduce(joint, axis=1)
-        n = X.shape[0]
-        if y is None:
-            condition = np.repeat(self._mean_condition[None], n, axis=0)
-        else:
-            condition = self._condition_of(y, n)
+        condition = self._told(y, X.shape[0])
         return self._bounds(X, n_importance_samples, condition=condition)
 
     def score(self, X: Any, y: Any = None) -> float:

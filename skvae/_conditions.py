@@ -22,7 +22,8 @@ _MAX_KEPT = 10_000
 # Labels spread over this many neighbours, in this many principal components.
 _NEIGHBOURS, _SPREAD_COMPONENTS, _MAX_SPREAD = 7, 30, 20_000
 _KEPT_PRIOR = 0.05
-# Whole numbers with more values than this count as continuous in a table of conditions.
+# Floats that are whole numbers, and integers in a table of conditions, count as
+# continuous from more values than this on.
 _MAX_LEVELS = 20
 
 
@@ -118,9 +119,10 @@ class Conditions:
             if not len(known):
                 raise ValueError("y has no labelled row: at least one is needed.")
             target = type_of_target(known, raise_unknown=True, input_name="y")
-            column = ConditionColumn.fit(
-                known, "y", as_classes=not target.startswith("continuous")
-            )
+            # Measured in whole numbers, as ages are; gaps are a matter of classes.
+            whole = known.dtype.kind == "f" and len(np.unique(known)) > _MAX_LEVELS
+            numbers = target.startswith("continuous") or whole
+            column = ConditionColumn.fit(known, "y", as_classes=not numbers)
             if column.classes is None and unlabelled.any():
                 raise ValueError("Input y contains NaN.")
             prior = None

@@ -183,8 +183,10 @@ prior : {"auto", "normal", "mixture", "vamp"}, default="auto"
     Family of :math:`p(z)`: standard normal; a mixture of normals learned with the
     model, fitted to the codes at the start; or a mixture of the posteriors of learned
     pseudo-rows (VampPrior, Tomczak and Welling 2018). ``"auto"`` is a mixture for
-    gaussian rows and tables that start at a classical model, and normal otherwise:
-    beside `beta`, `free_bits` or an own network, and with ``max_iter=0``.
+    gaussian rows and tables that start at a classical model, and wherever rows have
+    conditions; it is normal otherwise: beside `beta`, `free_bits` or an own network,
+    and with ``init="random"`` or ``max_iter=0``. After training a mixture is fitted
+    to the codes once more and kept if that raises the bound of held-out rows.
 """,
 }
 

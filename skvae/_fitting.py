@@ -13,17 +13,25 @@ import torch
 
 from skvae._build import Architecture, build_module, corruption_of, resolved_terms
 from skvae._layerwise import check_stackable, start_layerwise
+from skvae._learned_prior import (
+    MAX_CODES,
+    condition_of,
+    conditional_normals,
+    drawn_codes,
+    labels_of,
+    prior_is_learned,
+    refit_prior,
+    start_prior,
+)
 from skvae._networks import LinearPlusMLP, TiedDecoder
 from skvae._plan import TrainingPlan
 from skvae._random import draw_seeds, torch_generator
 from skvae._rows import NumericColumns, RowDataset, column_ranges
 from skvae._starts import (
-    prior_is_learned,
     sample_of_rows,
     start_at_factor_analysis,
     start_at_means,
     start_at_pca,
-    start_prior,
 )
 from skvae._table import Container, TableCodec, fit_mixture
 from skvae._table_model import TableColumns, start_at_mixture
@@ -35,7 +43,7 @@ from skvae._training import (
 )
 from skvae.corruptions import Masking
 from skvae.objectives import KLDivergence, Objective
-from skvae.priors import VampPrior
+from skvae.priors import MixturePrior, VampPrior
 
 _SMALL = 50  # Rows below which none are held out.
 _MAX_HELD_OUT = 10_000
@@ -277,7 +285,7 @@ class Fitting:
             noise=self._resolved_noise(len(train)),
             variational=recipe.variational,
             prior=self._resolved_prior(),
-            n_mixture=table.get("n_mixture", self._prior_components(len(train))),
+            n_mixture=table.get("n_mixture", self._n_mixture(len(train))),
             code_activation=recipe.code_activation,
             tied=recipe.tied,
             has_mask=est._columns.has_missing,
@@ -321,7 +329,9 @@ class Fitting:
         est, prior = self.estimator, self.recipe.prior
         if prior != "auto":
             return prior
-        if est.init != "auto" or est.likelihood_ not in ("gaussian", "table"):
+        follows_classes = est._n_conditions > 0
+        classical = est.likelihood_ in ("gaussian", "table") or follows_classes
+        if est.init != "auto" or not classical:
             return "normal"
         kl = next(t for t in self.recipe.terms if isinstance(t, KLDivergence))
         plain = kl.weight in ("auto", 1) and kl.free_bits == 0 and est.max_iter != 0
@@ -331,9 +341,10 @@ class Fitting:
     def _has_own_network(self) -> bool:
         return not (self.estimator.encoder is None and self.estimator.decoder is None)
 
-    @staticmethod
-    def _prior_components(n: int) -> int:
-        return max(1, min(_PRIOR_COMPONENTS, n // 20))
+    def _n_mixture(self, n: int) -> int:
+        usual = max(1, min(_PRIOR_COMPONENTS, n // 20))
+        width = self.estimator._n_conditions
+        return conditional_normals(n, width, usual) if width else usual
 
     def _start_table(self, codes: np.ndarray) -> None:
         """Start a table at a mixture of factorised columns, or at the margins."""
@@ -377,13 +388,9 @@ class Fitting:
         )
         if not classical:
             rows = rows[:_ROWS_FOR_MEANS]
-        X = dataset.take(rows)["x"].cpu().numpy()
+        batch = dataset.take(rows)
+        X, condition = batch["x"].cpu().numpy(), condition_of(batch)
         if classical and self.recipe.variational:
-            batch = dataset.take(rows)
-            condition: Any = batch.get("condition")
-            if "label_prior" in batch:
-                unknown = torch.isnan(condition)
-                condition = torch.where(unknown, batch["label_prior"], condition)
             start_at_factor_analysis(module, X, self.seeds.init, condition)
         elif classical and self.recipe.code_activation is None:
             start_at_pca(module, X, self.seeds.init)
@@ -392,8 +399,8 @@ class Fitting:
         if est.init == "layerwise":
             self._pretrain(dataset, train)
         if prior_is_learned(module):
-            inputs = module.encoder_input(**dataset.take(rows))
-            start_prior(module, inputs, self.seeds.init)
+            inputs = module.encoder_input(**batch)
+            start_prior(module, inputs, self.seeds.init, labels_of(batch))
 
     def _pretrain(self, dataset: RowDataset, train: np.ndarray) -> None:
         """Train the layers one by one, from inputs corrupted as in the fit."""
@@ -480,7 +487,23 @@ class Fitting:
         # Set before the first epoch, so that an interrupted fit stays usable.
         est.net_ = net
         net.train(train_rows, valid_rows, stop=self._epoch_hook(net, context, earlier))
+        if plan.max_iter and not self.partial and self.recipe.variational:
+            self._refit_prior(net.module_, dataset, train, valid)
         self._record(net, earlier)
+
+    def _refit_prior(
+        self, module: Any, dataset: RowDataset, train: np.ndarray, valid: Any
+    ) -> None:
+        """Let a learned mixture catch up with the codes it ended beside."""
+        if valid is None or not isinstance(module.prior, MixturePrior):
+            return
+        rng = np.random.RandomState(self.seeds.init)
+        generator = torch_generator(self.seeds.init, self.device)
+        if len(train) > MAX_CODES:
+            train = np.sort(rng.choice(train, MAX_CODES, replace=False))
+        fit = drawn_codes(module, dataset, train, generator)
+        check = drawn_codes(module, dataset, valid, generator)
+        refit_prior(module, fit, check, self.seeds.init)
 
     def _noise_generator(self) -> torch.Generator:
         """Make the generator of the noise; partial_fit goes on with the earlier one."""

@@ -63,6 +63,8 @@ def imputed(estimator: Any, X: Any, n_samples: int | None, random_state: Any) ->
             filled = _scattered(source, guess, incomplete, cells)
         if estimator._columns.kind != "table":
             filled = Container.of(X).restore(np.asarray(filled))
+            if hasattr(X, "iloc"):
+                filled.index = X.index
         copies.append(filled)
     return copies[0] if n_samples is None else copies
 

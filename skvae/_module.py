@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from skvae._jacobian import squared_jacobian_norm
 from skvae._networks import TiedDecoder
-from skvae.priors import NormalPrior, normal_log_prob
+from skvae.priors import ConditionalMixturePrior, NormalPrior, normal_log_prob
 
 LOG_VAR_RANGE = (-12.0, 6.0)
 
@@ -262,22 +262,57 @@ class AutoencoderModule(nn.Module):
         unlabelled = torch.isnan(out.condition[:, 0]).nonzero().squeeze(1)
         if not len(unlabelled):
             return values
-        shares = torch.log(out.label_prior[unlabelled].clamp_min(1e-12))
         mask = None if out.mask is None else out.mask[unlabelled]
         z, target = out.z[..., unlabelled, :], out.target[unlabelled]
+        shares = torch.log_softmax(self._log_joint_prior(out, unlabelled), dim=0)
         joint = [
             self.likelihood.log_prob(target, self.decode(z, one_hot), mask) + share
             for one_hot, share in zip(
-                torch.eye(shares.shape[1]).to(values), shares.T, strict=True
+                torch.eye(len(shares)).to(values), shares, strict=True
             )
         ]
         marginal = torch.logsumexp(torch.stack(joint), dim=0)
         return values.index_copy(-1, unlabelled, marginal)
 
-    def prior_distribution(self) -> Any:
+    def _log_joint_prior(self, out: Pass, unlabelled: Tensor) -> Tensor:
+        """Return log p(y) p(z | y) of rows without a label, (n_classes, ..., n_rows).
+
+        What does not depend on y is left out where the prior is the same for all.
+        """
+        assert out.label_prior is not None
+        shares = torch.log(out.label_prior[unlabelled].clamp_min(1e-12)).T
+        z = out.z[..., unlabelled, :]
+        if not isinstance(self.prior, ConditionalMixturePrior):
+            shape = (len(shares), *(1,) * (z.dim() - 2), shares.shape[1])
+            return shares.reshape(shape).expand(-1, *z.shape[:-1])
+        densities = [
+            self.prior_distribution(one_hot.expand(len(unlabelled), -1)).log_prob(z)
+            for one_hot in torch.eye(len(shares)).to(z)
+        ]
+        return torch.stack(
+            [d + share for d, share in zip(densities, shares, strict=True)]
+        )
+
+    def prior_distribution(self, condition: Tensor | None = None) -> Any:
         """Return the prior with its `log_prob` and `draw`."""
         assert self.prior is not None
-        return self.prior.distribution(self._encode_for_prior)
+        return self.prior.distribution(self._encode_for_prior, condition)
+
+    def log_prior(self, out: Pass) -> Tensor:
+        """Return log p(z) of the draws, of log p(z | y) where the prior asks for y.
+
+        A row without a label gets log sum_y p(y) p(z | y).
+        """
+        condition = self.known(out.condition)
+        values = self.prior_distribution(condition).log_prob(out.z)
+        conditional = isinstance(self.prior, ConditionalMixturePrior)
+        if not conditional or out.label_prior is None or out.condition is None:
+            return values
+        unlabelled = torch.isnan(out.condition[:, 0]).nonzero().squeeze(1)
+        if not len(unlabelled):
+            return values
+        marginal = torch.logsumexp(self._log_joint_prior(out, unlabelled), dim=0)
+        return values.index_copy(-1, unlabelled, marginal)
 
     def _encode_for_prior(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_var = self.posterior(inputs)
@@ -289,7 +324,7 @@ class AutoencoderModule(nn.Module):
         assert out.log_var is not None
         log_var = out.log_var.clamp(*LOG_VAR_RANGE)
         log_q = normal_log_prob(out.z, out.mean, log_var)
-        return log_q - self.prior_distribution().log_prob(out.z)
+        return log_q - self.log_prior(out)
 
     def squared_jacobian_norm(self, out: Pass, method: str) -> Tensor:
         """Return the squared Frobenius norm of the encoder's Jacobian of each row."""
@@ -330,7 +365,7 @@ class AutoencoderModule(nn.Module):
         assert log_var is not None
         z = mean + torch.exp(0.5 * log_var) * noise.unsqueeze(1)
         log_q = normal_log_prob(z, mean, log_var)
-        log_p = self.prior_distribution().log_prob(z)
+        log_p = self.prior_distribution(condition).log_prob(z)
         raw = self.decode(z, condition)
         return self.likelihood.log_prob(x, raw, mask) + log_p - log_q, z
 

@@ -11,12 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn import config_context
 from sklearn.decomposition import PCA, FactorAnalysis
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
-
-from skvae.priors import MixturePrior, VampPrior
 
 MAX_ROWS = 20_000
 _MAX_CELLS = 40_000_000
@@ -193,49 +189,6 @@ def start_at_means(module: Any, X: np.ndarray) -> None:
     if isinstance(bias, torch.Tensor) and bias.numel() >= len(mean):
         with torch.no_grad():
             _set(bias[: len(mean)], mean)
-
-
-def prior_is_learned(module: Any) -> bool:
-    """Tell whether the prior has something to start at."""
-    return isinstance(module.prior, (MixturePrior, VampPrior))
-
-
-def start_prior(module: Any, inputs: torch.Tensor, seed: int) -> None:
-    """Set a learned prior to the codes of training rows.
-
-    A mixture is fitted to the posterior means, widened by the mean posterior
-    variance; the pseudo-rows of a VampPrior start at training rows.
-    """
-    rng = np.random.RandomState(seed)
-    with torch.no_grad():
-        if isinstance(module.prior, VampPrior):
-            wanted = len(module.prior.pseudo_inputs)
-            chosen = rng.choice(len(inputs), wanted, replace=wanted > len(inputs))
-            module.prior.pseudo_inputs.copy_(inputs[torch.as_tensor(chosen)])
-            return
-        module.eval()
-        mean, log_var = module.posterior(inputs)
-    codes = mean.double().cpu().numpy()
-    if len(codes) == 1:
-        codes = np.repeat(codes, 2, axis=0)
-    mixture = GaussianMixture(
-        module.prior.n_mixture,
-        covariance_type="diag",
-        reg_covar=1e-3,
-        max_iter=50,
-        random_state=seed,
-    )
-    # k-means has no array-API version; these are NumPy arrays whatever X was.
-    with warnings.catch_warnings(), config_context(array_api_dispatch=False):
-        # Stopped short of convergence it is still a fine place to start.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        mixture.fit(codes)
-    variance = mixture.covariances_ + torch.exp(log_var).mean(0).cpu().numpy()
-    module.prior.set_from(
-        torch.as_tensor(mixture.weights_),
-        torch.as_tensor(mixture.means_),
-        torch.as_tensor(variance),
-    )
 
 
 def _set(parameter: torch.Tensor, value: np.ndarray) -> None:

@@ -358,6 +358,11 @@ class VAE(BaseAutoencoder):
         rng = np.random.default_rng(int(generator.initial_seed()))
         return self._columns.codec.decode(codes, rng)
 
-    def _draw_codes(self, n: int, generator: torch.Generator) -> torch.Tensor:
-        z = self._module.prior_distribution().draw(n, generator)
+    def _draw_codes(
+        self,
+        n: int,
+        generator: torch.Generator,
+        condition: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        z = self._module.prior_distribution(condition).draw(n, generator)
         return z.to(next(self._module.parameters()).dtype)

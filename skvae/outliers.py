@@ -9,13 +9,16 @@ import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
-from skvae._compat import HasMethods, Interval, StrOptions, fit_context
+from skvae._compat import HasMethods, Interval, StrOptions, fit_context, num_samples
+from skvae._table import has_categories
 from skvae._vae import VAE
 
 __all__ = ["AutoencoderOutlierDetector"]
 
 # Scores this many (normal-consistent) median deviations below the median are outliers.
 _FENCE = 3.5
+# Training of the default model: it stops before it has learned rare clusters of rows.
+_STEPS, _BATCH = 300, 128
 
 
 class AutoencoderOutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
@@ -26,10 +29,16 @@ class AutoencoderOutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator
     deterministic autoencoder. The likelihood is the better score, since a good
     autoencoder reconstructs outliers too.
 
+    The training rows hold outliers themselves, and the better a model is, the more
+    of them it learns. The default is therefore stiffer than ``VAE()``: one noise
+    variance a column, a standard normal prior, and about 300 optimiser steps.
+
     Parameters
     ----------
     estimator : object, default=None
-        Autoencoder to fit; cloned. None is ``VAE()``.
+        Autoencoder to fit; cloned. None is ``VAE(noise="feature", prior="normal")``
+        with epochs for about 300 optimiser steps, or ``VAE()`` for rows with
+        categories.
     contamination : float or "auto", default="auto"
         Share of outliers among the training rows, in (0, 0.5]. ``"auto"`` puts the
         threshold 3.5 median absolute deviations (scaled to a normal) below the
@@ -111,7 +120,10 @@ class AutoencoderOutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator
         self : object
             The fitted detector.
         """
-        estimator = VAE() if self.estimator is None else clone(self.estimator)
+        if self.estimator is None:
+            estimator = self._default(X)
+        else:
+            estimator = clone(self.estimator)
         if self.random_state is not None and (
             estimator.get_params(deep=False).get("random_state", 0) is None
         ):
@@ -129,6 +141,15 @@ class AutoencoderOutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator
         else:
             self.offset_ = float(np.quantile(scores, float(self.contamination)))
         return self
+
+    @staticmethod
+    def _default(X: Any) -> VAE:
+        """Return a model too stiff to learn the outliers it is trained on."""
+        if has_categories(X):
+            return VAE()
+        rows = max(num_samples(X), 1)
+        epochs = max(1, round(_STEPS * _BATCH / rows))
+        return VAE(max_iter=epochs, batch_size=_BATCH, noise="feature", prior="normal")
 
     def score_samples(self, X: Any) -> np.ndarray:
         """Compute the score of each row; the lower, the more of an outlier.

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 __all__ = [
     "PRIORS",
+    "ConditionalMixturePrior",
     "MixturePrior",
     "NormalPrior",
     "Prior",
@@ -156,11 +157,14 @@ class _DiagonalMixture:
             (centres * slopes + log_vars).sum(-1) + means.shape[-1] * _LOG_TAU
         )
 
-    def log_prob(self, z: Tensor) -> Tensor:
+    def joint(self, z: Tensor) -> Tensor:
+        """Return the log of weight times density of each normal, (..., n_mixture)."""
         codes = z.to(self._coefficients.dtype)
         powers = torch.cat([codes.square(), codes], dim=-1)
-        joint = powers @ self._coefficients + self._constants
-        return torch.logsumexp(joint.to(z.dtype), dim=-1)
+        return (powers @ self._coefficients + self._constants).to(z.dtype)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return torch.logsumexp(self.joint(z), dim=-1)
 
     @torch.no_grad()
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
@@ -179,6 +183,34 @@ class _DiagonalMixture:
             means.shape, generator=generator, dtype=means.dtype, device=means.device
         )
         return torch.addcmul(means, noise, torch.exp(0.5 * self.log_vars[chosen]))
+
+
+class _ConditionalMixture:
+    """Mixtures whose weights and place differ from row to row."""
+
+    def __init__(
+        self, log_weights: Tensor, shift: Tensor, means: Tensor, log_vars: Tensor
+    ) -> None:
+        self.log_weights = log_weights
+        self.shift = shift
+        self.shared = _DiagonalMixture(means.new_zeros(means.shape[0]), means, log_vars)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        joint = self.shared.joint(z - self.shift) + self.log_weights
+        return torch.logsumexp(joint, dim=-1)
+
+    @torch.no_grad()
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+        running = torch.softmax(self.log_weights, dim=-1).cumsum(-1)
+        place = torch.rand((n, 1), generator=generator, device=running.device)
+        place = place.to(running) * running[:, -1:]
+        chosen = torch.searchsorted(running, place).clamp_max(running.shape[1] - 1)
+        means = self.shared.means[chosen[:, 0]] + self.shift
+        noise = torch.randn(
+            means.shape, generator=generator, dtype=means.dtype, device=means.device
+        )
+        spread = torch.exp(0.5 * self.shared.log_vars[chosen[:, 0]])
+        return torch.addcmul(means, noise, spread)
 
 
 class Prior(nn.Module):
@@ -208,7 +240,9 @@ class Prior(nn.Module):
             raise ValueError(f"n_components must be at least 1. Got {n_components!r}.")
         self.n_components = int(n_components)
 
-    def distribution(self, encode: Encode | None = None) -> PriorDistribution:
+    def distribution(
+        self, encode: Encode | None = None, condition: Tensor | None = None
+    ) -> PriorDistribution:
         """Give the density as the parameters stand now.
 
         Parameters
@@ -216,6 +250,8 @@ class Prior(nn.Module):
         encode : callable, default=None
             Maps rows to the means and log-variances of their codes. Only `VampPrior`
             needs it.
+        condition : Tensor of shape (n_rows, n_conditions), default=None
+            Conditions of the rows. Only `ConditionalMixturePrior` needs it.
 
         Returns
         -------
@@ -269,7 +305,9 @@ class NormalPrior(Prior):
         # Remembers dtype and device; holds nothing to save.
         self.register_buffer("_like", torch.zeros(()), persistent=False)
 
-    def distribution(self, encode: Encode | None = None) -> PriorDistribution:
+    def distribution(
+        self, encode: Encode | None = None, condition: Tensor | None = None
+    ) -> PriorDistribution:
         """Give the standard normal; see `Prior`."""
         return _StandardNormal(self._like, self.n_components)
 
@@ -375,10 +413,86 @@ class MixturePrior(Prior):
         self.means.copy_(values[1])
         self.log_vars.copy_(torch.log(values[2]).clamp_min(_MIN_LOG_VAR))
 
-    def distribution(self, encode: Encode | None = None) -> PriorDistribution:
+    def distribution(
+        self, encode: Encode | None = None, condition: Tensor | None = None
+    ) -> PriorDistribution:
         """Give the mixture; see `Prior`."""
         log_weights = torch.log_softmax(self.log_weights, dim=0)
         return _DiagonalMixture(log_weights, self.means, self.log_vars)
+
+
+class ConditionalMixturePrior(MixturePrior):
+    r"""A mixture of normals that depends on the condition of a row.
+
+    .. math:: p(z \mid y) = \sum_m \mathrm{softmax}_m(b + A y) \,
+              N(z; \mu_m + B y, \mathrm{diag}\, \sigma_m^2)
+
+    With classes as conditions each class has a mixture of its own, of normals that
+    all share; with numbers the mixture moves along with them.
+
+    Parameters
+    ----------
+    n_components : int
+        Number of components of a code.
+    n_conditions : int
+        Numbers the condition of a row is written as.
+    n_mixture : int, default=10
+        Number of normals.
+
+    Attributes
+    ----------
+    gates : Parameter of shape (n_mixture, n_conditions)
+        :math:`A`.
+    shift : Parameter of shape (n_components, n_conditions)
+        :math:`B`.
+    log_weights, means, log_vars : Parameter
+        As in `MixturePrior`.
+
+    See Also
+    --------
+    MixturePrior : The same for all rows.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skvae.priors import ConditionalMixturePrior
+    >>> prior = ConditionalMixturePrior(1, n_conditions=1, n_mixture=1)
+    >>> prior.set_from([1.0], [[0.0]], [[1.0]])
+    >>> with torch.no_grad():
+    ...     _ = prior.shift.fill_(3.0)
+    ...     p = prior.distribution(condition=torch.tensor([[0.0], [2.0]]))
+    ...     p.log_prob(torch.tensor([[0.0], [6.0]]))
+    tensor([-0.9189, -0.9189])
+    """
+
+    def __init__(
+        self, n_components: int, n_conditions: int, n_mixture: int = 10
+    ) -> None:
+        super().__init__(n_components, n_mixture)
+        self.gates = nn.Parameter(torch.zeros(self.n_mixture, n_conditions))
+        self.shift = nn.Parameter(torch.zeros(self.n_components, n_conditions))
+
+    def distribution(
+        self, encode: Encode | None = None, condition: Tensor | None = None
+    ) -> PriorDistribution:
+        """Give the mixture of each row; see `Prior`.
+
+        Raises
+        ------
+        ValueError
+            If `condition` is not given.
+        """
+        if condition is None:
+            raise ValueError(
+                "ConditionalMixturePrior.distribution needs condition, one row each."
+            )
+        logits = self.log_weights + condition @ self.gates.mT
+        return _ConditionalMixture(
+            torch.log_softmax(logits, dim=-1),
+            condition @ self.shift.mT,
+            self.means,
+            self.log_vars,
+        )
 
 
 class VampPrior(Prior):
@@ -436,7 +550,9 @@ class VampPrior(Prior):
         self.n_mixture = pseudo_inputs.shape[0]
         self.pseudo_inputs = nn.Parameter(pseudo_inputs.detach().clone())
 
-    def distribution(self, encode: Encode | None = None) -> PriorDistribution:
+    def distribution(
+        self, encode: Encode | None = None, condition: Tensor | None = None
+    ) -> PriorDistribution:
         """Give the mixture of the pseudo-inputs' posteriors; see `Prior`.
 
         Raises

@@ -26,7 +26,7 @@ LAYERS = (
     "_module _contraction",
     "_table_model",
     "_jacobian _layerwise",
-    "_networks _starts",
+    "_networks _starts _learned_prior",
     "_factories _flat _conditions _imputing",
     "objectives likelihoods corruptions priors _table",
     "_fused _optimizer _plan _rows",
