@@ -191,11 +191,11 @@ def conditional(X, y, X_test, y_test):
     X = (rng.random(X.shape, dtype=np.float32) < X).astype(np.float32)
     X_test = (rng.random(X_test.shape, dtype=np.float32) < X_test).astype(np.float32)
     model = ConditionalVAE(
-        20,
-        hidden_layer_sizes=(400,),
+        10,
+        hidden_layer_sizes=(512,),
         activation="relu",
         likelihood="bernoulli",
-        max_iter=6,
+        max_iter=10,
         batch_size=128,
         learning_rate_init=2e-3,
         random_state=0,

@@ -7,6 +7,8 @@ import matplotlib
 
 matplotlib.use("Agg")
 
+from sphinx_gallery.sorting import ExplicitOrder
+
 import skvae
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,6 +54,7 @@ sphinx_gallery_conf = {
     "examples_dirs": str(ROOT / "examples"),
     "gallery_dirs": "gallery",
     "filename_pattern": r"/plot_",
+    "within_subsection_order": ExplicitOrder(["plot_quickstart.py", "*"]),
     "backreferences_dir": "generated/backreferences",
     "doc_module": ("skvae",),
     "reference_url": {"skvae": None},
@@ -62,6 +65,8 @@ sphinx_gallery_conf = {
 }
 
 html_theme = "pydata_sphinx_theme"
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
 html_title = "skvae"
 html_show_sourcelink = False
 html_theme_options = {

@@ -11,7 +11,9 @@ imputers are compared with the truth.
 # Hide cells and guess them
 # -------------------------
 # Missing cells are left out of the loss, and the encoder is told which they are. The
-# error is in standard deviations of the columns: 1 is what the column means reach.
+# error is in standard deviations of the columns, so filling in their means has an error
+# of about 1. The columns depend on each other almost linearly, which suits
+# `IterativeImputer`: it is quicker and nearly as close.
 from time import perf_counter
 
 import matplotlib.pyplot as plt
@@ -34,7 +36,7 @@ imputers = {
     "KNNImputer": KNNImputer(),
     "IterativeImputer": IterativeImputer(max_iter=10, tol=0.05, random_state=0),
     "AutoencoderImputer": AutoencoderImputer(
-        VAE(8, likelihood="gaussian", max_iter=200, random_state=0)
+        VAE(10, likelihood="gaussian", max_iter=200, random_state=0)
     ),
 }
 filled = {}

@@ -63,8 +63,9 @@ print(f"{'real new digits':28s} nearest digit at {typical:.1f}")
 # %%
 # Look at walks
 # -------------
-# Above: three walks in pixels and in codes. Below: the three components that carry
-# most nats, each moved from -2.5 to 2.5 while the others stay at the code of a new 3.
+# Above: three walks in pixels and in codes. A fade shows both digits half way; a walk
+# in codes bends one into the other. Below: the three components that carry most nats,
+# each moved from -2.5 to 2.5 while the others stay at the code of a new 3.
 steps = 11
 share = np.linspace(0, 1, steps)[None, :, None]
 chosen = np.arange(3)

@@ -2,7 +2,7 @@
 Which rows are odd, and which of their cells?
 =============================================
 
-Two thirds of the breast cancer data are benign. A detector that has seen benign rows
+Most rows of the breast cancer data are benign. A detector that has seen benign rows
 only should give malignant ones a low score. The likelihood of a variational
 autoencoder does, and it says which cells it did not expect. Errors in single cells
 are harder: the value alone is nothing special, only its company is.
@@ -73,14 +73,14 @@ cells = ours.feature_scores(wrong)
 ranked = np.argsort(-cells, axis=1)
 first = np.mean(ranked[:, 0] == places)
 top3 = np.mean((ranked[:, :3] == places[:, None]).any(axis=1))
-print(f"the swapped cell is the least expected one in {first:.0%} of the rows, ")
+print(f"the swapped cell is the least expected one in {first:.0%} of the rows,")
 print(f"among the three least expected in {top3:.0%} (by chance 3 % and 10 %)")
 
 # %%
 # Curves, and the cells of the six rows with the lowest scores
 # ------------------------------------------------------------
 fig, (left, right) = plt.subplots(
-    1, 2, figsize=(12, 4.8), width_ratios=[1, 2], layout="constrained"
+    1, 2, figsize=(10, 4.6), width_ratios=[1, 2], layout="constrained"
 )
 for outliers, kind, style in ((malignant, "malignant", "-"), (wrong, "swap", "--")):
     odd = np.r_[np.zeros(len(held_out)), np.ones(len(outliers))]
@@ -100,7 +100,9 @@ lowest = np.argsort(ours.score_samples(wrong))[:6]
 image = right.imshow(
     np.clip(cells[lowest], 1, None), norm=LogNorm(), cmap="magma_r", aspect="auto"
 )
-right.scatter(places[lowest], np.arange(6), marker="s", s=90, fc="none", ec="C0")
+right.scatter(
+    places[lowest], np.arange(6), marker="s", s=90, fc="none", ec="cyan", lw=2
+)
 right.set_xticks(range(benign.shape[1]), benign.columns, rotation=90, fontsize=7)
 right.set_yticks(range(6), [f"row {i}" for i in lowest])
 right.set_title("How unexpected is each cell? (square: the cell replaced)")

@@ -43,7 +43,7 @@ assert (synthetic.dtypes == table.dtypes).all()
 # How close is it?
 # ----------------
 # The baseline draws every column by itself from the real one: its columns are as good
-# as they can be, and nothing depends on anything.
+# as they can be, and nothing depends on anything. Of 0 to 1, 0 is a perfect error.
 shuffled = pd.DataFrame(
     {
         name: table[name].sample(frac=1, random_state=i).to_numpy()
@@ -76,6 +76,8 @@ print(f", 500 drawn on request {heavy['progression'].median():.0f}")
 # %%
 # Real and drawn
 # --------------
+# Most correlations are kept. The one pair that is nearly a curve, date and progression,
+# comes out looser than it is.
 
 
 def numbers(frame):
@@ -87,7 +89,7 @@ def numbers(frame):
     return numeric.astype(float)
 
 
-fig, axes = plt.subplots(1, 3, figsize=(12, 4), layout="constrained")
+fig, axes = plt.subplots(1, 3, figsize=(10, 3.8), layout="constrained")
 frames = {"442 real rows": table, "442 synthetic rows": synthetic}
 for ax, (name, frame) in zip(axes, frames.items(), strict=False):
     image = ax.imshow(numbers(frame).corr(), cmap="RdBu_r", vmin=-1, vmax=1)

@@ -49,7 +49,11 @@ class Course:
             if own:
                 self.best_loss = net.held_out_loss(self.valid_batches)
                 net.parts_ = []
-        self.last_valid = net.start_loss_ = self.best_loss
+        self.last_valid = net.start_loss_ = self.kept_loss = self.best_loss
+        self.slack = 0.0
+        if net.plan.standard_errors and math.isfinite(self.best_loss):
+            error = net.held_out_error(self.valid_batches)
+            self.slack = net.plan.standard_errors * error
 
     def _snapshot(self, epoch: int = 0) -> dict[str, Any]:
         flat, module = self.net.flat_, self.net.module_
@@ -109,8 +113,14 @@ class Course:
         done = self.epochs + 1
         if self.last_valid < self.best_loss - threshold:
             self.last_better = done
-        if self.last_valid < self.best_loss:
-            self.best_loss, self.best = self.last_valid, self._snapshot(done)
+        self.best_loss = min(self.best_loss, self.last_valid)
+        as_good = self.last_valid == self.best_loss
+        if self.slack and self.last_valid <= self.best_loss + self.slack:
+            as_good |= self.last_valid <= net.start_loss_
+        if as_good:
+            self.kept_loss, self.best = self.last_valid, self._snapshot(done)
+            if self.slack:
+                self.last_better = done
         self.since_best = done - self.last_better
 
     def _diverged(self) -> bool:
@@ -160,4 +170,4 @@ class Course:
         if self.valid is not None:
             self._restore(self.best)
         self.net.best_epoch_ = self.best["epoch"]
-        self.net.best_loss_ = self.best_loss
+        self.net.best_loss_ = self.kept_loss

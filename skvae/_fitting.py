@@ -12,6 +12,16 @@ import scipy.sparse as sp
 import torch
 
 from skvae._build import Architecture, build_module, corruption_of, resolved_terms
+from skvae._defaults import (
+    SMALL,
+    code_width,
+    input_noise,
+    noise_family,
+    prior_components,
+    prior_family,
+    table_components,
+    training_plan,
+)
 from skvae._layerwise import check_stackable, start_layerwise
 from skvae._learned_prior import (
     MAX_CODES,
@@ -34,7 +44,7 @@ from skvae._starts import (
     start_at_pca,
 )
 from skvae._table import Container, TableCodec, fit_mixture
-from skvae._table_model import TableColumns, start_at_mixture
+from skvae._table_model import TableColumns, match_margins, start_at_mixture
 from skvae._threads import limited_threads
 from skvae._training import (
     history_rows,
@@ -42,26 +52,16 @@ from skvae._training import (
     subset,
 )
 from skvae.corruptions import Masking
-from skvae.objectives import KLDivergence, Objective
+from skvae.objectives import Objective
 from skvae.priors import MixturePrior, VampPrior
 
-_SMALL = 50  # Rows below which none are held out.
 _MAX_HELD_OUT = 10_000
-_STEPS, _STEPS_SMALL, _STEPS_VARIATIONAL = 3000, 500, 2000
-_RATE, _RATE_VARIATIONAL, _RATE_TABLE = 1e-3, 2e-3, 3e-3
 _FROZEN_DRAWS = 512
-_PRIOR_COMPONENTS = 32
 _ROWS_FOR_MEANS = 2000
-# Noise on the encoder's input by default: sqrt(10 / n) sd, at most 0.3, and none from
-# 2000 rows on; sqrt(5 / n) for a variational model.
-_INPUT_NOISE_ROWS, _INPUT_NOISE_ROWS_VAE = 10, 5
-_MAX_INPUT_NOISE, _ROWS_WITHOUT_NOISE = 0.3, 2000
-# Training rows from which on a noise that changes with the code pays.
-_ROWS_FOR_NOISE = 270
 _NAME = {torch.float32: "float32", torch.float64: "float64"}
-# Tables: components of the mixture they start at, posterior standard deviation, and
-# how far (in bins) neighbours share strength in the start and in the decoder.
-_MIXTURE_COMPONENTS, _SPREAD = 128, 0.5
+# Tables: posterior standard deviation, and how far (in bins) neighbours share
+# strength, in the mixture that training starts at and in the decoder.
+_SPREAD = 0.5
 _SMOOTHING_START, _SMOOTHING_DECODER = 1.0, 3.0
 
 
@@ -216,7 +216,7 @@ class Fitting:
         est = self.estimator
         everything = np.arange(n)
         held_out = est.early_stopping and not self.partial and est.max_iter != 0
-        if not held_out or n < _SMALL:
+        if not held_out or n < SMALL:
             return everything, None
         size = max(10, min(math.ceil(est.validation_fraction * n), _MAX_HELD_OUT))
         if size >= n:
@@ -226,55 +226,18 @@ class Fitting:
 
     def _plan(self, n: int) -> TrainingPlan:
         est = self.estimator
-        batch_size = est.batch_size
-        table = est.likelihood_ == "table"
-        if batch_size == "auto":
-            batch_size = 256 if n > 50_000 else 128
-            if table and n > 10_000:
-                batch_size = 512
-        batch_size = int(min(batch_size, n))
-        steps = max(1, math.ceil(n / batch_size))
-        max_iter = est.max_iter
-        if max_iter == "auto":
-            budget = _STEPS if n >= _SMALL else _STEPS_SMALL
-            if table or (self.recipe.variational and n >= _SMALL):
-                budget = _STEPS_VARIATIONAL
-            max_iter = max(5, math.ceil(budget / steps))
-        if self.partial:
-            max_iter = 1
-        patience = est.n_iter_no_change
-        if patience == "auto":
-            patience = max(5, math.ceil(max_iter / 5))
-        rate = est.learning_rate_init
-        if rate == "auto":
-            rate = _RATE_VARIATIONAL if self.recipe.variational else _RATE
-            rate = _RATE_TABLE if table else rate
-        est.batch_size_, est.max_iter_ = batch_size, int(max_iter)
-        est.learning_rate_ = rate
-        return TrainingPlan(
-            max_iter=int(max_iter),
-            batch_size=batch_size,
-            learning_rate=rate,
-            weight_decay=est.weight_decay,
-            schedule="constant" if self.partial else "cosine",
-            clip=math.sqrt(est.n_features_in_),
-            patience=patience,
-        )
+        plan = training_plan(est, self.recipe, n, partial=self.partial)
+        est.batch_size_, est.max_iter_ = plan.batch_size, plan.max_iter
+        est.learning_rate_ = plan.learning_rate
+        return plan
 
     # -- building ----------------------------------------------------------------------
     def _build(self, dataset: RowDataset, train: np.ndarray) -> None:
         est, recipe = self.estimator, self.recipe
-        d = est.n_features_in_
-        k = est.n_components
         table = self._table_architecture(len(train))
-        if k == "auto":
-            free = sum(table["sizes"]) - d if table else 0
-            # A prior switches off components that are not needed.
-            most = d - 1 if recipe.variational else d // 2
-            k = min(10, max(2, free)) if table else min(10, max(1, most))
-        est.n_components_ = int(k)
+        est.n_components_ = code_width(est, recipe, table.get("sizes", []))
         arch = Architecture(
-            n_features=d,
+            n_features=est.n_features_in_,
             n_components=est.n_components_,
             n_conditions=est._n_conditions,
             hidden_layer_sizes=self.hidden,
@@ -282,9 +245,9 @@ class Fitting:
             dropout=float(est.dropout),
             linear_path=est.init == "auto",
             likelihood=est.likelihood_,
-            noise=self._resolved_noise(len(train)),
+            noise=noise_family(est, recipe, len(train)),
             variational=recipe.variational,
-            prior=self._resolved_prior(),
+            prior=prior_family(est, recipe),
             n_mixture=table.get("n_mixture", self._n_mixture(len(train))),
             code_activation=recipe.code_activation,
             tied=recipe.tied,
@@ -308,41 +271,15 @@ class Fitting:
         columns = self.estimator._columns
         if columns.kind != "table":
             return {}
-        most = _MIXTURE_COMPONENTS if self.estimator.init == "auto" else 1
         return {
             "sizes": [int(s) for s in columns.codec.sizes],
             "bin_runs": [[int(c) for c in run] for run in columns.codec.bin_runs],
-            "n_mixture": int(np.clip(n // 40, 1, most)),
+            "n_mixture": table_components(self.estimator, n),
             "width": _SMOOTHING_DECODER,
         }
 
-    def _resolved_noise(self, n: int) -> Any:
-        noise = self.recipe.noise
-        if noise != "auto":
-            return noise
-        trained = self.estimator.max_iter != 0 and not self._has_own_network()
-        enough = n >= _ROWS_FOR_NOISE and trained
-        return "heteroscedastic" if enough else "feature"
-
-    def _resolved_prior(self) -> str:
-        """Learn the prior from a classical start, not beside textbook regularisers."""
-        est, prior = self.estimator, self.recipe.prior
-        if prior != "auto":
-            return prior
-        follows_classes = est._n_conditions > 0
-        classical = est.likelihood_ in ("gaussian", "table") or follows_classes
-        if est.init != "auto" or not classical:
-            return "normal"
-        kl = next(t for t in self.recipe.terms if isinstance(t, KLDivergence))
-        plain = kl.weight in ("auto", 1) and kl.free_bits == 0 and est.max_iter != 0
-        follows = plain and not self._has_own_network()
-        return "mixture" if follows or est.likelihood_ == "table" else "normal"
-
-    def _has_own_network(self) -> bool:
-        return not (self.estimator.encoder is None and self.estimator.decoder is None)
-
     def _n_mixture(self, n: int) -> int:
-        usual = max(1, min(_PRIOR_COMPONENTS, n // 20))
+        usual = prior_components(n)
         width = self.estimator._n_conditions
         return conditional_normals(n, width, usual) if width else usual
 
@@ -413,10 +350,11 @@ class Fitting:
     def _corruption(self, dataset: RowDataset, train: np.ndarray) -> Any:
         est, level = self.estimator, self.recipe.corruption_level
         if level == "auto":
-            level = self._input_noise(len(train))
+            level = input_noise(est, self.recipe, len(train))
         if self.recipe.corruption == "gaussian":
             est.input_noise_ = float(level)
-            if self.recipe.variational and level:
+            normal = est.likelihood_ == "gaussian"
+            if self.recipe.variational and level and normal:
                 return self._column_noise(level)
         low, high = est._columns.low, est._columns.high
         if est.likelihood_ == "table":
@@ -424,13 +362,6 @@ class Fitting:
         if self.recipe.corruption == "salt_and_pepper" and low is None:
             low, high = column_ranges(dataset, train)
         return corruption_of(self.recipe.corruption, level, low, high)
-
-    def _input_noise(self, n: int) -> float:
-        """Resolve the noise on the encoder's input: what n rows leave uncertain."""
-        if self.estimator.likelihood_ != "gaussian" or n >= _ROWS_WITHOUT_NOISE:
-            return 0.0
-        rows = _INPUT_NOISE_ROWS_VAE if self.recipe.variational else _INPUT_NOISE_ROWS
-        return min(_MAX_INPUT_NOISE, math.sqrt(rows / n))
 
     def _column_noise(self, level: float) -> Any:
         """Return noise no larger than what the start finds in each column.
@@ -449,7 +380,9 @@ class Fitting:
                 "corruption='salt_and_pepper' needs numeric columns without "
                 "categories. Use 'masking' or 'swap'."
             )
-        if self.recipe.corruption == "masking" and level:
+        # Codes have no gaussian noise: the default of a variational model hides cells.
+        own = self.recipe.variational and self.recipe.corruption == "gaussian"
+        if level and (own or self.recipe.corruption == "masking"):
             return Masking(level, fill=-1)
         return corruption_of(self.recipe.corruption, level)
 
@@ -488,22 +421,35 @@ class Fitting:
         est.net_ = net
         net.train(train_rows, valid_rows, stop=self._epoch_hook(net, context, earlier))
         if plan.max_iter and not self.partial and self.recipe.variational:
-            self._refit_prior(net.module_, dataset, train, valid)
+            if est.likelihood_ == "table":
+                self._match_margins(net.module_, dataset, train)
+            elif valid is not None and isinstance(module.prior, MixturePrior):
+                self._refit_prior(net.module_, dataset, train, valid)
         self._record(net, earlier)
 
     def _refit_prior(
-        self, module: Any, dataset: RowDataset, train: np.ndarray, valid: Any
+        self, module: Any, dataset: RowDataset, train: np.ndarray, valid: np.ndarray
     ) -> None:
         """Let a learned mixture catch up with the codes it ended beside."""
-        if valid is None or not isinstance(module.prior, MixturePrior):
-            return
-        rng = np.random.RandomState(self.seeds.init)
         generator = torch_generator(self.seeds.init, self.device)
-        if len(train) > MAX_CODES:
-            train = np.sort(rng.choice(train, MAX_CODES, replace=False))
-        fit = drawn_codes(module, dataset, train, generator)
+        fit = drawn_codes(module, dataset, self._some(train), generator)
         check = drawn_codes(module, dataset, valid, generator)
         refit_prior(module, fit, check, self.seeds.init)
+
+    def _match_margins(
+        self, module: Any, dataset: RowDataset, train: np.ndarray
+    ) -> None:
+        condition = condition_of(dataset.take(self._some(train)))
+        frequencies = self.estimator._columns.codec.code_frequencies
+        generator = torch_generator(self.seeds.init, self.device)
+        match_margins(module, frequencies, generator, condition)
+
+    def _some(self, rows: np.ndarray) -> np.ndarray:
+        """Return at most as many rows as a mixture is fitted to."""
+        if len(rows) <= MAX_CODES:
+            return rows
+        rng = np.random.RandomState(self.seeds.init)
+        return np.sort(rng.choice(rows, MAX_CODES, replace=False))
 
     def _noise_generator(self) -> torch.Generator:
         """Make the generator of the noise; partial_fit goes on with the earlier one."""

@@ -30,6 +30,9 @@ class TrainingPlan:
         Epochs without a better held-out loss before training stops.
     tol : float
         Relative improvement that counts as better.
+    standard_errors : float
+        Held-out losses this many standard errors above the best count as no worse,
+        so that of weights chance cannot tell apart those trained longest are kept.
     """
 
     max_iter: int
@@ -41,6 +44,7 @@ class TrainingPlan:
     clip: float = math.inf
     patience: int = 10
     tol: float = 0.0
+    standard_errors: float = 0.0
 
     def rate(self, progress: float) -> float:
         """Return the step size after a fraction of the training."""

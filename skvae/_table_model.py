@@ -22,6 +22,10 @@ from skvae.likelihoods import Likelihood
 _EMBEDDING = 4
 # Components and bits a component of the curve that orders codes for drawing.
 _CURVE_DIMS, _CURVE_BITS = 4, 4
+# Draws that margins are measured on, and how often they are moved.
+_MARGIN_DRAWS, _MARGIN_CHUNK, _MARGIN_ROUNDS = 8192, 2048, 3
+# Added to shares, so that a code nobody drew moves by a finite step.
+_MARGIN_FLOOR = 1e-5
 
 
 class TableColumns:
@@ -501,6 +505,47 @@ def start_at_mixture(
             torch.as_tensor(positions),
             torch.full(positions.shape, spread**2, dtype=torch.float64),
         )
+
+
+def match_margins(
+    module: Any,
+    frequencies: np.ndarray,
+    generator: torch.Generator,
+    condition: Tensor | None = None,
+) -> None:
+    """Move the biases of the logits until drawn rows have the margins of the data.
+
+    Training comes near them, from a part of the rows. The share of each code over
+    draws of the prior is compared with that among all rows, a few times over.
+
+    Parameters
+    ----------
+    module : AutoencoderModule
+        A trained table module, changed in place.
+    frequencies : ndarray of shape (n_codes,)
+        Share of each code in its column.
+    generator : torch.Generator
+        Draws the codes.
+    condition : Tensor of shape (n_rows, n_conditions) or None, default=None
+        Conditions to draw under.
+    """
+    if not isinstance(module.decoder, TableDecoder):
+        return
+    bias: Any = module.decoder.linear.bias
+    wanted = torch.as_tensor(frequencies).to(bias)
+    with torch.no_grad():
+        n = _MARGIN_DRAWS if condition is None else len(condition)
+        z = module.prior_distribution(condition).draw(n, generator).to(bias)
+        parts = z.split(_MARGIN_CHUNK)
+        told = [None] * len(parts)
+        if condition is not None:
+            told = list(condition.split(_MARGIN_CHUNK))
+        for _ in range(_MARGIN_ROUNDS):
+            found = torch.zeros_like(wanted)
+            for part, known in zip(parts, told, strict=True):
+                raw = module.decode(part, known)
+                found += module.likelihood.mean(raw).sum(dim=0) / n
+            bias += torch.log((wanted + _MARGIN_FLOOR) / (found + _MARGIN_FLOOR))
 
 
 def _set(parameter: Tensor, value: np.ndarray) -> None:

@@ -342,6 +342,27 @@ class AutoencoderNet(NeuralNet):
         objective.progress = progress
         return total / max(rows, 1)
 
+    def held_out_error(self, batches: Iterable[dict[str, Tensor]]) -> float:
+        """Return the standard error of the held-out loss."""
+        module, objective = self.module_, self.criterion_
+        module.eval()
+        with torch.inference_mode(), self._held_out_noise():
+            rows = torch.cat(
+                [
+                    sum(
+                        values * term.weight_at(1.0)
+                        for term, values in zip(
+                            objective.terms,
+                            objective.rows(module, module(**batch)).values(),
+                            strict=True,
+                        )
+                    )
+                    for batch in batches
+                ],
+                dim=-1,
+            )
+        return float(rows.std() / math.sqrt(max(rows.shape[-1], 1)))
+
     def _record(self, prefix: str, loss: float) -> None:
         key = f"{prefix}_loss"
         earlier = [row[key] for row in self.history[:-1] if key in row]

@@ -1,0 +1,126 @@
+"""What "auto" stands for, from the rows at hand: every default that is a figure."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from skvae._plan import TrainingPlan
+from skvae.objectives import KLDivergence
+
+SMALL = 50  # Rows below which none are held out.
+_STEPS, _STEPS_SMALL, _STEPS_VARIATIONAL = 3000, 500, 2000
+_RATE, _RATE_VARIATIONAL, _RATE_TABLE, _RATE_MANY = 1e-3, 2e-3, 3e-3, 6e-3
+_MANY = 10_000  # Rows from which on a table takes larger batches and steps.
+_PRIOR_COMPONENTS = 32
+# Noise on the encoder's input by default: sqrt(10 / n) sd, at most 0.3, and none from
+# 2000 rows on; sqrt(5 / n) for a variational model.
+_INPUT_NOISE_ROWS, _INPUT_NOISE_ROWS_VAE = 10, 5
+_MAX_INPUT_NOISE, _ROWS_WITHOUT_NOISE = 0.3, 2000
+# Share of cells hidden from the encoder: sqrt(30 / n), none of many rows.
+_MASKING_ROWS = 30
+# Training rows from which on a noise that changes with the code pays.
+_ROWS_FOR_NOISE = 270
+# What a generator of rows learns late, the dependence between columns, hardly shows in
+# the bound of few held-out rows: a standard error of it is not held against it.
+_STANDARD_ERRORS = 1.0
+# Components of the mixture a table starts at.
+_TABLE_COMPONENTS = 128
+
+
+def training_plan(est: Any, recipe: Any, n: int, *, partial: bool) -> TrainingPlan:
+    """Resolve how n rows are trained on; one constant epoch if partial."""
+    table = est.likelihood_ == "table"
+    batch_size = est.batch_size
+    if batch_size == "auto":
+        batch_size = 256 if n > 50_000 else 128
+        if table and n > _MANY:
+            batch_size = 512
+    batch_size = int(min(batch_size, n))
+    max_iter = est.max_iter
+    if max_iter == "auto":
+        budget = _STEPS if n >= SMALL else _STEPS_SMALL
+        if table or (recipe.variational and n >= SMALL):
+            budget = _STEPS_VARIATIONAL
+        max_iter = max(5, math.ceil(budget / max(1, math.ceil(n / batch_size))))
+    if partial:
+        max_iter = 1
+    patience = est.n_iter_no_change
+    if patience == "auto":
+        patience = max(5, math.ceil(max_iter / 5))
+    rate = est.learning_rate_init
+    if rate == "auto":
+        rate = _RATE_VARIATIONAL if recipe.variational else _RATE
+        rate = (_RATE_TABLE if n <= _MANY else _RATE_MANY) if table else rate
+    return TrainingPlan(
+        max_iter=int(max_iter),
+        batch_size=batch_size,
+        learning_rate=rate,
+        weight_decay=est.weight_decay,
+        schedule="constant" if partial else "cosine",
+        clip=math.sqrt(est.n_features_in_),
+        patience=patience,
+        standard_errors=_STANDARD_ERRORS if table else 0.0,
+    )
+
+
+def code_width(est: Any, recipe: Any, table_sizes: list[int]) -> int:
+    """Resolve `n_components`; a prior switches off components that are not needed."""
+    if est.n_components != "auto":
+        return int(est.n_components)
+    d = est.n_features_in_
+    if table_sizes:
+        return min(10, max(2, sum(table_sizes) - d))
+    return min(10, max(1, d - 1 if recipe.variational else d // 2))
+
+
+def noise_family(est: Any, recipe: Any, n: int) -> Any:
+    """Resolve the noise of a gaussian likelihood."""
+    if recipe.noise != "auto":
+        return recipe.noise
+    trained = est.max_iter != 0 and not has_own_network(est)
+    return "heteroscedastic" if n >= _ROWS_FOR_NOISE and trained else "feature"
+
+
+def prior_family(est: Any, recipe: Any) -> str:
+    """Learn the prior from a classical start, not beside textbook regularisers."""
+    if recipe.prior != "auto":
+        return str(recipe.prior)
+    if est.init != "auto":
+        return "normal"
+    kl = next(t for t in recipe.terms if isinstance(t, KLDivergence))
+    plain = kl.weight in ("auto", 1) and kl.free_bits == 0 and est.max_iter != 0
+    follows = plain and not has_own_network(est)
+    return "mixture" if follows or est.likelihood_ == "table" else "normal"
+
+
+def has_own_network(est: Any) -> bool:
+    """Tell whether the user brought an encoder or a decoder."""
+    return not (est.encoder is None and est.decoder is None)
+
+
+def prior_components(n: int) -> int:
+    """Resolve the components of a mixture prior."""
+    return max(1, min(_PRIOR_COMPONENTS, n // 20))
+
+
+def table_components(est: Any, n: int) -> int:
+    """Resolve the components of the mixture a table starts at."""
+    return int(np.clip(n // 40, 1, _TABLE_COMPONENTS if est.init == "auto" else 1))
+
+
+def input_noise(est: Any, recipe: Any, n: int) -> float:
+    """Resolve the noise on the encoder's input: what n rows leave uncertain.
+
+    It is a standard deviation for gaussian rows, and for a table the share of cells
+    that are hidden.
+    """
+    if recipe.variational and est.likelihood_ == "table":
+        masks = n <= _MANY
+        return min(_MAX_INPUT_NOISE, math.sqrt(_MASKING_ROWS / n)) if masks else 0.0
+    if est.likelihood_ != "gaussian" or n >= _ROWS_WITHOUT_NOISE:
+        return 0.0
+    rows = _INPUT_NOISE_ROWS_VAE if recipe.variational else _INPUT_NOISE_ROWS
+    return min(_MAX_INPUT_NOISE, math.sqrt(rows / n))
