@@ -24,8 +24,8 @@ _CURVATURE: dict[str, Callable[[Tensor, Tensor], Tensor] | None] = {
     "identity": None,
     "relu": None,
     "leaky_relu": None,
-    "tanh": lambda out, slope: -2 * out * slope,
-    "logistic": lambda out, slope: slope * (1 - 2 * out),
+    "tanh": lambda out, slope: torch.mul(out, slope).mul_(-2),
+    "logistic": lambda out, slope: torch.addcmul(slope, slope, out, value=-2),
     "elu": lambda out, slope: torch.where(out > 0, torch.zeros_like(out), slope),
     "silu": lambda pre, slope: _silu_curvature(pre, slope),
     "gelu": lambda pre, slope: (
@@ -92,6 +92,7 @@ class ContractionStep:
         self.linear, self.linear_grad = net.linear, net.linear_grad
         self.curvature = _CURVATURE[net.activation.name]
         self.ones: list[Tensor] = [net.bias[:0]]
+        self.zero = net.bias.new_zeros(1)
         self.rank = min(self.k, self.matrices[-1].shape[1])
 
     def __call__(self, x: Tensor, kept: list[Tensor], weight: float) -> Any:
@@ -150,19 +151,18 @@ class ContractionStep:
         gram = inner * outer
         moment = gate.t() @ gate
         value = torch.dot(gram.view(-1), moment.view(-1)) / n
-        to_gate = None
-        if self.curvature is not None:
-            to_gate = torch.mm(gate, gram).mul_(2 * share)
         sums: Any = None
         crossing: Any = None
+        crossed: Any = self.zero
         linear = self.linear
         if linear is not None:
             crossing = linear @ u.t()
             crossed = (v * crossing).sum(dim=0)
             sums = gate.sum(dim=0)
             value = value + torch.dot(sums, crossed) * (2 / n) + _squares(linear)
-            if to_gate is not None:
-                to_gate.add_(crossed, alpha=2 * share)
+        to_gate = None
+        if self.curvature is not None:
+            to_gate = torch.addmm(crossed, gate, gram, beta=2 * share, alpha=2 * share)
 
         def add() -> None:
             grad_v.addmm_(v, outer.mul_(moment), alpha=2 * share)

@@ -43,7 +43,7 @@ def training_plan(est: Any, recipe: Any, n: int, *, partial: bool) -> TrainingPl
     if max_iter == "auto":
         budget = _STEPS if n >= SMALL else _STEPS_SMALL
         if table or (recipe.variational and n >= SMALL):
-            budget = _STEPS_VARIATIONAL
+            budget = _STEPS if table and n > _MANY else _STEPS_VARIATIONAL
         max_iter = max(5, math.ceil(budget / max(1, math.ceil(n / batch_size))))
     if partial:
         max_iter = 1

@@ -41,7 +41,8 @@ learning_rate_init : float or "auto", default="auto"
     "max_iter": """
 max_iter : int or "auto", default="auto"
     Epochs at most. ``"auto"`` is enough for about 3000 optimiser steps (2000 for
-    a variational model, 500 below 50 rows) and at least 5. With 0 the model is
+    a variational model of fewer than 10 000 rows or without a table, 500 below 50
+    rows) and at least 5. With 0 the model is
     the one training would start at: PCA, or factor analysis.
 """,
     "early_stopping": """

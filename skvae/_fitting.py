@@ -22,6 +22,7 @@ from skvae._defaults import (
     table_components,
     training_plan,
 )
+from skvae._inference import FoldedEncoder
 from skvae._layerwise import check_stackable, start_layerwise
 from skvae._learned_prior import (
     MAX_CODES,
@@ -152,6 +153,7 @@ class Fitting:
             self._train(dataset, train, valid, context)
             with torch.inference_mode():
                 est._finish(dataset)
+        est._folded = FoldedEncoder.of(est._module, columns)
         context.call_on_fit_task_end(
             estimator=est,
             X=self.user_X,
@@ -418,7 +420,7 @@ class Fitting:
         train_rows = dataset if valid is None else subset(dataset, train)
         valid_rows = None if valid is None else subset(dataset, valid)
         # Set before the first epoch, so that an interrupted fit stays usable.
-        est.net_ = net
+        est.net_, est._folded = net, None
         net.train(train_rows, valid_rows, stop=self._epoch_hook(net, context, earlier))
         if plan.max_iter and not self.partial and self.recipe.variational:
             if est.likelihood_ == "table":

@@ -14,6 +14,7 @@ import torch
 
 from skvae._build import Architecture, build_module, resolved_terms
 from skvae._conditions import Conditions
+from skvae._inference import FoldedEncoder
 from skvae._plan import TrainingPlan
 from skvae._random import torch_generator
 from skvae._rows import NumericColumns
@@ -31,6 +32,7 @@ def plain_state(estimator: Any, state: dict[str, Any]) -> dict[str, Any]:
 
     state = {**state, _VERSION: __version__}
     net = state.pop("net_", None)
+    state.pop("_folded", None)
     if net is None:
         return state
     columns = state["_columns"]
@@ -67,6 +69,7 @@ def load_state(estimator: Any, state: dict[str, Any]) -> dict[str, Any]:
     if "_conditions" in state:
         state["_conditions"] = Conditions.from_state(state["_conditions"])
     state["net_"] = _rebuilt_net(type(estimator), state, stored)
+    state["_folded"] = FoldedEncoder.of(state["net_"].module_, state["_columns"])
     return state
 
 

@@ -25,7 +25,7 @@ LAYERS = (
     "_build _step",
     "_module _contraction",
     "_table_model",
-    "_jacobian _layerwise",
+    "_jacobian _layerwise _inference",
     "_networks _starts _learned_prior",
     "_factories _flat _conditions _imputing _defaults",
     "objectives likelihoods corruptions priors _table",
