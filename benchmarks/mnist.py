@@ -131,15 +131,18 @@ def accuracy(X, y, X_test, y_test):
 
 def code(X, y, X_test, y_test):
     """Measure the squared error an image of 30 components."""
-    model = AutoencoderTransformer(
-        30,
-        hidden_layer_sizes=(512, 256),
-        batch_size=128,
-        max_iter=5,
-        random_state=0,
-    ).fit(X)
-    error = np.square(model.reconstruct(X_test) - X_test).sum(axis=1).mean()
-    yield "30 components: squared error an image", error, 6.0, "<=", "PCA 13.9"
+    for epochs, goal in ((5, 5.5), (20, None)):
+        model = AutoencoderTransformer(
+            30,
+            hidden_layer_sizes=(512, 256),
+            batch_size=128,
+            learning_rate_init=3e-3,
+            max_iter=epochs,
+            random_state=0,
+        ).fit(X)
+        error = np.square(model.reconstruct(X_test) - X_test).sum(axis=1).mean()
+        name = f"30 components, {epochs} epochs: squared error an image"
+        yield name, error, goal, "<=", "PCA 13.9"
 
 
 def vae(X, y, X_test, y_test):
@@ -178,9 +181,10 @@ def bound(model, X):
             x = torch.from_numpy(rows)
             mean, log_var = module.posterior(x)
             noise = torch.empty_like(mean).normal_(generator=generator)
-            raw = module.decode(mean + torch.exp(0.5 * log_var) * noise)
-            kl = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum(dim=1)
-            losses.append(kl - module.likelihood.log_prob(x, raw))
+            z = mean + torch.exp(0.5 * log_var) * noise
+            log_q = torch.distributions.Normal(0, 1).log_prob(noise) - 0.5 * log_var
+            kl = log_q.sum(dim=1) - module.prior_distribution(None).log_prob(z)
+            losses.append(kl - module.likelihood.log_prob(x, module.decode(z)))
     return torch.cat(losses).mean().item()
 
 

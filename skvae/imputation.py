@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import numpy as np
 from scipy.sparse import issparse
 from sklearn.base import (
     BaseEstimator,
@@ -14,11 +15,14 @@ from sklearn.base import (
 )
 from sklearn.utils.validation import check_is_fitted
 
-from skvae._compat import HasMethods, fit_context
+from skvae._compat import HasMethods, fit_context, num_samples
 from skvae._table import has_categories
 from skvae._vae import VAE
 
 __all__ = ["AutoencoderImputer"]
+
+# Training of the default model.
+_STEPS, _BATCH, _MAX_EPOCHS = 1300, 128, 150
 
 
 class AutoencoderImputer(
@@ -33,8 +37,12 @@ class AutoencoderImputer(
     Parameters
     ----------
     estimator : object, default=None
-        Autoencoder to fit; cloned. None is a :class:`VAE` that is gaussian for
-        numeric data and a table otherwise.
+        Autoencoder to fit; cloned. None is ``VAE()`` for rows with categories. For
+        numbers it is a gaussian :class:`VAE` with one noise variance a column and a
+        standard normal prior, trained for about 1300 optimiser steps (at most 150
+        epochs) on the importance-weighted bound of 10 draws [1]_: half-empty rows
+        leave the codes uncertain, and a posterior that is only normal costs most
+        there. No rows are held out.
     random_state : int, RandomState instance or None, default=None
         Given to the estimator, where it has a `random_state` that is None.
 
@@ -51,6 +59,11 @@ class AutoencoderImputer(
     --------
     VAE.impute : Multiple imputation.
     sklearn.impute.IterativeImputer : Imputation by chained regressions.
+
+    References
+    ----------
+    .. [1] Mattei, Frellsen (2019). MIWAE: Deep Generative Modelling and Imputation of
+       Incomplete Data Sets. ICML. arXiv:1812.02633
 
     Examples
     --------
@@ -124,8 +137,20 @@ class AutoencoderImputer(
 
     @staticmethod
     def _default(X: Any) -> VAE:
-        """Return a gaussian model for numbers, which knows their scale."""
-        return VAE(likelihood="auto" if has_categories(X) else "gaussian")
+        """Return a gaussian model for numbers, trained on a bound of ten draws."""
+        if has_categories(X):
+            return VAE()
+        epochs = round(_STEPS * _BATCH / max(num_samples(X), 1))
+        return VAE(
+            likelihood="gaussian",
+            noise="feature",
+            prior="normal",
+            n_importance_samples=10,
+            batch_size=_BATCH,
+            learning_rate_init=4e-3,
+            max_iter=int(np.clip(epochs, 5, _MAX_EPOCHS)),
+            early_stopping=False,
+        )
 
     def transform(self, X: Any) -> Any:
         """Fill the missing cells of rows.
