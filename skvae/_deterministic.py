@@ -11,6 +11,8 @@ from sklearn.utils.validation import check_is_fitted
 
 _SAMPLE_COMPONENTS = 10
 _MAX_CODES = 1000
+# Cells decoded to measure what components explain; more rows are thinned out.
+_MEASURED_CELLS = 1 << 22
 _CHUNK = 4096
 
 
@@ -138,25 +140,34 @@ class DeterministicMixin:
         self._codes = out.mean.cpu().numpy()
         if columns.kind == "table":
             return
-        x, seen = batch["x"], batch.get("mask", torch.ones_like(batch["x"]))
-        count = seen.sum(0).clamp(min=1)
-        residual = (x - self._within_bounds(out.reconstruction)).square() * seen
-        variance = (residual.sum(0) / count).cpu().numpy()
-        self._residual_variance = variance
-        self.noise_variance_ = variance * columns.scale**2
-        self._measure_components(x, seen, out.mean)
+        x, seen = batch["x"], batch.get("mask")
+        squares = (x - self._within_bounds(out.reconstruction)).square_()
+        if seen is None:
+            variance = squares.mean(0)
+        else:
+            variance = (squares.mul_(seen)).sum(0) / seen.sum(0).clamp(min=1)
+        self._residual_variance = variance.cpu().numpy()
+        self.noise_variance_ = self._residual_variance * columns.scale**2
+        step = -(-x.numel() * out.mean.shape[1] // _MEASURED_CELLS)
+        seen = None if seen is None else seen[::step]
+        self._measure_components(x[::step], seen, out.mean[::step])
 
     def _measure_components(self: Any, x: Any, seen: Any, codes: Any) -> None:
         """Keep what each component explains on top of those before it."""
         module = self._module
-        spread = ((x - self._to_device(self._row_mean)).square() * seen).sum()
+
+        def distance(guess: Any) -> Any:
+            squares = (x - guess).square_()
+            return (squares if seen is None else squares.mul_(seen)).sum()
+
+        spread = distance(self._to_device(self._row_mean))
         z = codes.mean(0).repeat(len(codes), 1)
         # Without a code rows are at their mean, for a linear model exactly.
         left = [spread]
         for j in range(z.shape[1]):
             z[:, j] = codes[:, j]
-            guess = self._within_bounds(module.likelihood.mean(module.decode(z)))
-            left.append(((x - guess).square() * seen).sum())
+            guess = module.likelihood.mean(module.decode(z))
+            left.append(distance(self._within_bounds(guess)))
         errors = torch.stack(left).double().cpu().numpy()
         share = -np.diff(errors) / max(float(spread), np.finfo(float).tiny)
         self.explained_variance_ratio_ = share
