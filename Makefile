@@ -42,10 +42,10 @@ docs: $(VENV)/.stamp-docs
 	@echo "Open docs/_build/html/index.html"
 
 bench: $(VENV)/.stamp-test
-	$(BIN)/python benchmarks/fit_speed.py
+	$(BIN)/python benchmarks/speed.py
 
 clean:
-	rm -rf docs/_build docs/gallery docs/generated docs/sg_execution_times.rst \
+	rm -rf docs/_build docs/gallery docs/generated docs/how_good.md docs/sg_execution_times.rst \
 		examples/output .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find skvae tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} +
 

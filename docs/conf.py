@@ -1,6 +1,7 @@
 """Configuration of the documentation: `make docs` builds it, warnings as errors."""
 
 import os
+import sys
 from pathlib import Path
 
 import matplotlib
@@ -12,6 +13,11 @@ from sphinx_gallery.sorting import ExplicitOrder
 import skvae
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "docs"))
+
+from _results import write_page  # noqa: E402
+
+write_page(ROOT / "benchmarks" / "results", ROOT / "docs" / "how_good.md")
 
 project = "skvae"
 author = "the skvae developers"

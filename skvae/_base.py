@@ -543,12 +543,14 @@ class BaseAutoencoder(
         """Draw the rows of codes from the likelihood, in their units."""
         module, parts = self._module, []
         order = self._columns.order(z)
-        for chunk in z[order].split(max(1, _CHUNK_FLOATS // self._width)):
+        z = z if order is None else z[order]
+        for chunk in z.split(max(1, _CHUNK_FLOATS // self._width)):
             raw = module.decode(chunk)
             parts.append(self._columns.draw(module.likelihood, raw, generator))
-        drawn = np.concatenate(parts)
-        rows = np.empty_like(drawn)
-        rows[order.cpu().numpy()] = drawn
+        drawn = rows = np.concatenate(parts)
+        if order is not None:
+            rows = np.empty_like(drawn)
+            rows[order.cpu().numpy()] = drawn
         return self._columns.drawn(rows, generator)
 
     def _draw_codes(self, n: int, generator: torch.Generator) -> torch.Tensor:

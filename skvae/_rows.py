@@ -101,9 +101,9 @@ class NumericColumns:
         return self.from_scaled(likelihood.draw(raw, generator).cpu().numpy())
 
     @staticmethod
-    def order(z: Tensor) -> Tensor:
-        """Return the order to draw rows in: as they come."""
-        return torch.arange(len(z), device=z.device)
+    def order(z: Tensor) -> Tensor | None:
+        """Return the order to draw rows in: None, as they come."""
+        return None
 
     def drawn(self, rows: np.ndarray, generator: torch.Generator) -> np.ndarray:
         """Return drawn rows; they are in the units of the training data already."""
