@@ -8,7 +8,7 @@ averaged or drawn by these weights.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -199,7 +199,7 @@ def _told(estimator: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def drawn_given(
     estimator: Any, n: int, given: Any, generator: torch.Generator
-) -> np.ndarray:
+) -> tuple[np.ndarray, list[tuple[slice, int, Any]]]:
     """Draw rows of a table in which some cells are given; see `VAE.sample`.
 
     Parameters
@@ -217,30 +217,40 @@ def drawn_given(
     -------
     codes : ndarray of shape (n_rows, n_columns)
         Codes; the given cells have theirs.
+    fixed : list of (slice, int, object)
+        The given cells: rows, column and value.
     """
-    return np.concatenate(
-        [
-            _drawn_given_one(estimator, n, known, generator)
-            for known in _conditions(estimator, given)
-        ]
-    )
-
-
-def _conditions(estimator: Any, given: Any) -> Iterator[dict[int, np.ndarray]]:
     codec = estimator._columns.codec
-    if hasattr(given, "columns"):
-        missing = missing_cells(given)
-        for i in range(len(missing)):
-            row = {
-                name: given[name][i]
-                if not hasattr(given, "iloc")
-                else given[name].iloc[i]
-                for j, name in enumerate(given.columns)
-                if not missing[i, j]
-            }
-            yield dict(codec.codes_of(name, value) for name, value in row.items())
+    codes, fixed = [], []
+    for i, row in enumerate(_conditions(given)):
+        known = dict(codec.codes_of(name, value) for name, value in row.items())
+        codes.append(_drawn_given_one(estimator, n, known, generator))
+        block = slice(i * n, (i + 1) * n)
+        fixed += [
+            (block, j, value) for j, value in zip(known, row.values(), strict=True)
+        ]
+    return np.concatenate(codes), fixed
+
+
+def _conditions(given: Any) -> Iterator[dict[str, Any]]:
+    """Yield the given cells of each row that is asked for."""
+    if isinstance(given, Mapping):
+        yield dict(given)
         return
-    yield dict(codec.codes_of(name, value) for name, value in given.items())
+    if not hasattr(given, "columns"):
+        raise TypeError(
+            "given must be a dict of column names and values, or a DataFrame of partly "
+            f"filled rows. Got {type(given).__name__}."
+        )
+    if not len(given):
+        raise ValueError("given has 0 rows; one is needed at least.")
+    missing = missing_cells(given)
+    for i in range(len(missing)):
+        yield {
+            name: given[name].iloc[i] if hasattr(given, "iloc") else given[name][i]
+            for j, name in enumerate(given.columns)
+            if not missing[i, j]
+        }
 
 
 def _drawn_given_one(

@@ -57,6 +57,13 @@ class TableColumns:
     def to_rows(self, X: Any, dtype: Any) -> dict[str, np.ndarray]:
         """Return the codes and normal scores of rows."""
         codes = self.codec.encode(X)
+        unknown = (codes < 0).any(axis=0)
+        if unknown.any():
+            name = self.codec.columns[int(unknown.argmax())].name
+            raise ValueError(
+                f"Column {name!r} has missing cells, but had none in training. Fill "
+                "them first, by `impute` for example, or fit on rows that have some."
+            )
         values = self.codec.encode_values(X, codes).astype(dtype)
         return {"x": codes.astype(np.int64), "values": values}
 

@@ -354,9 +354,9 @@ class VAE(BaseAutoencoder):
         device = next(self._module.parameters()).device
         generator = draw_torch_generator(random_state, device)
         with self._inference():
-            codes = drawn_given(self, int(n_samples), given, generator)
+            codes, fixed = drawn_given(self, int(n_samples), given, generator)
         rng = np.random.default_rng(int(generator.initial_seed()))
-        return self._columns.codec.decode(codes, rng)
+        return self._columns.codec.decode(codes, rng, fixed)
 
     def _draw_codes(
         self,

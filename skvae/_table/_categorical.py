@@ -117,7 +117,8 @@ class CategoryColumn:
         unseen = (found < 0) & ~missing
         if unseen.any():
             values = pd.unique(series[unseen])
-            unknown = [v for v in values if v not in set(self.declared)]
+            known = set(self.declared)
+            unknown = [_plain(v) for v in values if v not in known]
             if unknown:
                 raise ValueError(
                     f"Found unknown categories in column {self.name!r} during "
@@ -169,6 +170,12 @@ class CategoryColumn:
                 f"{self.levels[:20]}{'...' if len(self.levels) > 20 else ''}."
             )
         return self.code_of_level[found]
+
+    def exact(self, value: Any) -> Any:
+        """Return the level a condition asks for, None for a missing cell."""
+        if value is None or value != value:
+            return None
+        return self.levels[int(self._index.get_indexer([value])[0])]
 
     def get_state(self) -> dict[str, Any]:
         """Return the learned state as plain values."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -251,7 +252,12 @@ class TableCodec:
             )
         return series
 
-    def decode(self, codes: np.ndarray, rng: np.random.Generator) -> Any:
+    def decode(
+        self,
+        codes: np.ndarray,
+        rng: np.random.Generator,
+        fixed: Iterable[tuple[slice, int, Any]] = (),
+    ) -> Any:
         """Return rows of the form that came in; values within a code are drawn.
 
         Parameters
@@ -260,15 +266,20 @@ class TableCodec:
             Codes.
         rng : Generator
             Draws ranks within bins, and rare levels.
+        fixed : iterable of (slice, int, object), default=()
+            Rows and column of cells whose value is known, not only its code.
 
         Returns
         -------
         rows : {DataFrame, ndarray} of shape (n_samples, n_columns)
             Same columns, order, types, levels, decimals and ranges.
         """
-        return self._rows(
-            [c.draw(codes[:, j], rng) for j, c in enumerate(self.columns)]
-        )
+        values = [c.draw(codes[:, j], rng) for j, c in enumerate(self.columns)]
+        for rows, j, value in fixed:
+            cells: Any = values[j]
+            cells = cells.iloc if isinstance(cells, pd.Series) else cells
+            cells[rows] = self.columns[j].exact(value)
+        return self._rows(values)
 
     def decode_point(self, probabilities: np.ndarray) -> Any:
         """Return the mode of categories and the median of numbers.

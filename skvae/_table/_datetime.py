@@ -111,11 +111,30 @@ class TimeColumn:
 
     def codes_of(self, value: Any) -> np.ndarray:
         """Return the code a condition on this column admits."""
+        steps = self._steps(pd.Series([self.exact(value)]).dt.as_unit(self.unit))
+        numeric = self.numeric
+        low, high = numeric.low.min(initial=np.inf), numeric.high.max(initial=-np.inf)
+        if not np.isnan(steps[0]) and not low <= steps[0] <= high:
+            first, last = self._dates(np.array([low, high]))
+            raise ValueError(
+                f"Column {numeric.name!r} lies in [{first}, {last}] in training; got "
+                f"the condition {value!r}."
+            )
+        return numeric.codes_of(np.round(steps[0]))
+
+    def exact(self, value: Any) -> Any:
+        """Return the date a condition asks for, NaT for a missing cell."""
         kind = pd.Timedelta if self.is_duration else pd.Timestamp
-        moment = kind(value)
-        if self.zone is not None and moment.tzinfo is None:
+        try:
+            moment = kind(value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"Column {self.numeric.name!r} holds dates; got the condition "
+                f"{value!r}."
+            ) from error
+        if self.zone is not None and not pd.isna(moment) and moment.tzinfo is None:
             moment = moment.tz_localize(self.zone)
-        return self.encode(pd.Series([moment]).dt.as_unit(self.unit))
+        return moment
 
     def get_state(self) -> dict[str, Any]:
         """Return the learned state as plain values."""

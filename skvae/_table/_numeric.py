@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -189,13 +190,32 @@ class NumericColumn:
 
     def codes_of(self, value: Any) -> np.ndarray:
         """Return the code a condition on this column admits."""
+        number = self.exact(value)
+        if np.isnan(number):
+            if not self.has_missing:
+                raise ValueError(f"Column {self.name!r} has no missing cells.")
+            return np.array([self.missing_code])
+        low, high = self.low.min(initial=np.inf), self.high.max(initial=-np.inf)
+        if not low <= number <= high:
+            raise ValueError(
+                f"Column {self.name!r} lies in [{low:g}, {high:g}] in training; got "
+                f"the condition {value!r}."
+            )
+        if self.decimals is not None and round(number, self.decimals) != number:
+            raise ValueError(
+                f"Column {self.name!r} has {self.decimals} decimals in training; got "
+                f"the condition {value!r}."
+            )
+        return self.encode(np.array([number]))
+
+    def exact(self, value: Any) -> float:
+        """Return the number a condition asks for, NaN for a missing cell."""
         try:
-            number = float(value)
+            return math.nan if value is None else float(value)
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"Column {self.name!r} is numeric; got the condition {value!r}."
             ) from error
-        return self.encode(np.array([number]))
 
     def get_state(self) -> dict[str, Any]:
         """Return the learned state as plain values."""
