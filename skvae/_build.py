@@ -197,6 +197,7 @@ def _table_decoder(
         arch.activation,
         bin_runs=arch.table["bin_runs"],
         width=arch.table["width"],
+        gaussian=arch.table.get("gaussian", ()),
         dropout=arch.dropout,
         generator=generator,
         dtype=getattr(torch, arch.dtype),

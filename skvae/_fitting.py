@@ -45,6 +45,7 @@ from skvae._starts import (
     start_at_pca,
 )
 from skvae._table import Container, TableCodec, fit_mixture
+from skvae._table_heads import chosen_heads, gaussian_heads, with_categories
 from skvae._table_model import TableColumns, match_margins, start_at_mixture
 from skvae._threads import limited_threads
 from skvae._training import (
@@ -195,9 +196,14 @@ class Fitting:
         est = self.estimator
         if est._is_table(X):
             est.likelihood_ = "table"
-            codec = TableCodec(categorical_features=est.categorical_features)
             self._resolve_hidden((256, 256))
-            return TableColumns(codec.fit(X))
+            self.heads: dict[int, str] = {}
+            if isinstance(getattr(est, "likelihood", None), dict):
+                names = [str(name) for name in getattr(X, "columns", [])]
+                names = names or [f"x{j}" for j in range(X.shape[1])]
+                self.heads = chosen_heads(est.likelihood, names)
+            declared = with_categories(est.categorical_features, self.heads)
+            return TableColumns(TableCodec(categorical_features=declared).fit(X))
         self._resolve_hidden((128, 64))
         missing = not sp.issparse(X) and bool(np.isnan(np.sum(X)))
         likelihood = self.recipe.likelihood
@@ -273,7 +279,14 @@ class Fitting:
         columns = self.estimator._columns
         if columns.kind != "table":
             return {}
+        gaussian = gaussian_heads(columns.codec, self.heads)
+        if gaussian and self.estimator.decoder is not None:
+            raise ValueError(
+                "likelihood={...: 'gaussian'} needs decoder=None: an own decoder says "
+                "itself what the logits are."
+            )
         return {
+            "gaussian": gaussian,
             "sizes": [int(s) for s in columns.codec.sizes],
             "bin_runs": [[int(c) for c in run] for run in columns.codec.bin_runs],
             "n_mixture": table_components(self.estimator, n),

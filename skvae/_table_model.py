@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from skvae._networks import LinearPlusMLP
 from skvae._table import TableCodec, concat_rows
+from skvae._table_heads import GaussianHeads
 from skvae.corruptions import GaussianNoise
 from skvae.likelihoods import Likelihood
 
@@ -363,6 +364,8 @@ class TableDecoder(nn.Module):
         Positions, in the block of logits, of bins that are neighbours.
     width : float
         Standard deviation of the smoothing, in bins; 0 is none.
+    gaussian : sequence of dict
+        Columns whose logits are normal; see `GaussianHeads`.
     """
 
     def __init__(
@@ -374,6 +377,7 @@ class TableDecoder(nn.Module):
         *,
         bin_runs: Any = (),
         width: float = 3.0,
+        gaussian: Any = (),
         dropout: float = 0.0,
         generator: torch.Generator | None = None,
         dtype: Any = None,
@@ -394,6 +398,7 @@ class TableDecoder(nn.Module):
         )
         runs = [np.asarray(r) for r in bin_runs] if width > 0 else []
         self.places = [_place(run) for run in runs]
+        self.heads = GaussianHeads(gaussian, dtype) if gaussian else None
         for i, run in enumerate(runs):
             kernel = torch.as_tensor(_kernel(len(run), width), dtype=dtype)
             self.register_buffer(f"kernel{i}", kernel, persistent=False)
@@ -404,7 +409,8 @@ class TableDecoder(nn.Module):
         if self.places:
             kernels = [getattr(self, f"kernel{i}") for i in range(len(self.places))]
             free = _Smooth.apply(free, self.places, kernels)
-        return self.linear(z) + free
+        logits = self.linear(z) + free
+        return logits if self.heads is None else self.heads(logits)
 
 
 class _Smooth(torch.autograd.Function):
@@ -547,12 +553,17 @@ def match_margins(
         told = [None] * len(parts)
         if condition is not None:
             told = list(condition.split(_MARGIN_CHUNK))
+        moves = torch.ones_like(bias, dtype=torch.bool)
+        heads = module.decoder.heads
+        for place in () if heads is None else heads.places:
+            moves[place] = False
         for _ in range(_MARGIN_ROUNDS):
             found = torch.zeros_like(wanted)
             for part, known in zip(parts, told, strict=True):
                 raw = module.decode(part, known)
                 found += module.likelihood.mean(raw).sum(dim=0) / n
-            bias += torch.log((wanted + _MARGIN_FLOOR) / (found + _MARGIN_FLOOR))
+            step = torch.log((wanted + _MARGIN_FLOOR) / (found + _MARGIN_FLOOR))
+            bias += step * moves
 
 
 def _set(parameter: Tensor, value: np.ndarray) -> None:

@@ -130,7 +130,7 @@ class VAE(BaseAutoencoder):
     True
     """
 
-    likelihood: str = "auto"
+    likelihood: str | dict[Any, str] = "auto"
     noise: str | float = "auto"
     beta: float | str = "auto"
     kl_warmup: float | str = "auto"
@@ -150,7 +150,8 @@ class VAE(BaseAutoencoder):
                     "poisson",
                     "table",
                 }
-            )
+            ),
+            dict,
         ],
         "noise": [
             StrOptions({"auto", "feature", "shared", "heteroscedastic"}),
@@ -169,12 +170,14 @@ class VAE(BaseAutoencoder):
             warmup = 0.0 if self.init == "auto" else _RANDOM_START_WARMUP
         kl = KLDivergence(self.beta, warmup=float(warmup), free_bits=self.free_bits)
         noise = self.noise
+        likelihood = "table" if isinstance(self.likelihood, dict) else self.likelihood
         # A textbook network (random start) is trained as in the textbooks.
-        denoises = self.init == "auto" and self.likelihood in ("auto", "gaussian")
+        kinds = ("auto", "gaussian", "table")
+        denoises = self.init == "auto" and likelihood in kinds
         return Recipe(
             terms=(NegativeLogLikelihood(), kl),
             variational=True,
-            likelihood=self.likelihood,
+            likelihood=likelihood,
             noise=noise if isinstance(noise, str) else float(noise),
             prior=self.prior,
             corruption="gaussian" if denoises else None,
