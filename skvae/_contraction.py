@@ -16,6 +16,8 @@ from torch import Tensor
 
 from skvae._jacobian import random_signs, subset_of_rows
 
+# Rows of a matrix from which on half of its products is worth the bookkeeping.
+_LARGE, _BLOCK = 512, 128
 Extra = list[tuple[Tensor | None, Tensor] | None]
 
 # Derivatives of the derivative, from what the forward pass keeps (outputs, or the
@@ -147,7 +149,7 @@ class ContractionStep:
         """Take |A|^2 + 2 sum_h D_h q_h + D' (V'V * UU') D over all rows."""
         (v, u), (grad_v, grad_u), (gate,) = self.matrices, self.grads, gates
         n = len(gate)
-        inner, outer = v.t() @ v, u @ u.t()
+        inner, outer = v.t() @ v, _outer_gram(u)
         gram = inner * outer
         moment = gate.t() @ gate
         value = torch.dot(gram.view(-1), moment.view(-1)) / n
@@ -233,6 +235,20 @@ def _over_rows(upstream: Tensor, probe: Tensor | None) -> Tensor:
     if probe is None:
         return upstream.sum(dim=0)
     return probe.t() @ upstream.squeeze(1)
+
+
+def _outer_gram(matrix: Tensor) -> Tensor:
+    """Return M M', of large matrices only one half by products."""
+    n = len(matrix)
+    if n < _LARGE or matrix.shape[1] < n:
+        return matrix @ matrix.t()
+    gram = matrix.new_empty(n, n)
+    for start in range(0, n, _BLOCK):
+        stop = min(start + _BLOCK, n)
+        rows, below = matrix[start:stop], gram[start:stop, :stop]
+        torch.mm(rows, matrix[:stop].t(), out=below)
+        gram[:start, start:stop].copy_(below[:, :start].t())
+    return gram
 
 
 def _squares(matrix: Tensor) -> Tensor:

@@ -37,6 +37,39 @@ _BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_grad_computed")
 _VALIDATION_BATCH = 2048
 
 
+class _Ledger:
+    """Losses of batches, read from the device once.
+
+    They are stacked now and then: each by itself, between the large tensors of the
+    steps, would keep the allocator from using freed memory again.
+    """
+
+    _TOGETHER = 64
+
+    def __init__(self) -> None:
+        self._open: list[Tensor] = []
+        self._blocks: list[Tensor] = []
+        self._width = 0
+
+    def add(self, loss: Tensor, parts: list[Tensor]) -> None:
+        """Note the loss of a batch and the means of its terms."""
+        self._width = 1 + len(parts)
+        self._open += [loss.detach(), *(p.detach() for p in parts)]
+        if len(self._open) >= self._TOGETHER * self._width:
+            self._close()
+
+    def _close(self) -> None:
+        self._blocks.append(torch.stack(self._open))
+        self._open = []
+
+    def values(self) -> np.ndarray:
+        """Return an array of shape (n_batches, 1 + n_terms)."""
+        if self._open:
+            self._close()
+        flat = torch.cat(self._blocks).double().cpu().numpy()
+        return flat.reshape(-1, self._width)
+
+
 class AutoencoderNet(NeuralNet):
     """A skorch net that trains an autoencoder module on rows held in memory.
 
@@ -77,7 +110,7 @@ class AutoencoderNet(NeuralNet):
         self.lr_factor_ = 1.0
         self.schedules_itself_ = True
         self.clips_itself_ = True
-        self.parts_: list[list[Tensor]] = []
+        self.parts_: list[list[Any]] = []
 
     # -- skorch's extension points -----------------------------------------------------
     @property
@@ -310,7 +343,7 @@ class AutoencoderNet(NeuralNet):
         module, objective, flat = self.module_, self.criterion_, self.flat_
         module.train()
         flat.bind()
-        losses, sizes = [], []
+        ledger, sizes = _Ledger(), []
         closed = closed_step(module, objective)
         for batch in iterator.batches():
             self._set_pace()
@@ -322,25 +355,25 @@ class AutoencoderNet(NeuralNet):
                 loss.backward()
             self.optimizer_.quick_step(self._clip_scale())
             self.steps_done_ += 1
-            losses.append(loss.detach())
+            ledger.add(loss, parts)
             sizes.append(len(batch["x"]))
-            self.parts_.append(parts)
-        values = torch.stack(losses).double().cpu().numpy()
-        return float(np.average(values, weights=sizes))
+        values = ledger.values()
+        self.parts_ = values[:, 1:].tolist()
+        return float(np.average(values[:, 0], weights=sizes))
 
     def held_out_loss(self, batches: Iterable[dict[str, Tensor]]) -> float:
         module, objective = self.module_, self.criterion_
         module.eval()
         progress, objective.progress = objective.progress, 1.0
-        total, rows = 0.0, 0
+        ledger, sizes = _Ledger(), []
         with torch.inference_mode(), self._held_out_noise():
             for batch in batches:
-                loss, parts = objective(module, module(**batch))
-                self.parts_.append(parts)
-                n = len(batch["x"])
-                total, rows = total + float(loss) * n, rows + n
+                ledger.add(*objective(module, module(**batch)))
+                sizes.append(len(batch["x"]))
         objective.progress = progress
-        return total / max(rows, 1)
+        values = ledger.values()
+        self.parts_ = values[:, 1:].tolist()
+        return float(np.average(values[:, 0], weights=sizes))
 
     def held_out_error(self, batches: Iterable[dict[str, Tensor]]) -> float:
         """Return the standard error of the held-out loss."""

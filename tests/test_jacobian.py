@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from skvae._build import Architecture, build_module
+from skvae._contraction import _outer_gram
 from skvae._jacobian import squared_jacobian_norm, subset_of_rows
 from skvae._networks import FlatParameters
 from skvae._step import closed_step
@@ -337,3 +338,11 @@ def test_norms_of_many_rows_do_not_depend_on_the_chunks(monkeypatch):
         parts = squared_jacobian_norm(module, x, "exact")
     torch.testing.assert_close(parts, whole)
     assert np.isfinite(parts.numpy()).all()
+
+
+@pytest.mark.parametrize("shape", [(512, 512), (520, 600), (700, 701), (512, 40)])
+def test_gram_matrix_by_halves_is_that_of_the_whole_product(shape):
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(*shape, dtype=torch.float64, generator=generator)
+    expected = matrix @ matrix.T
+    torch.testing.assert_close(_outer_gram(matrix), expected, rtol=1e-12, atol=1e-10)
