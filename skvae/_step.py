@@ -98,7 +98,7 @@ class _ClosedStep:
         encoder = module.encoder.grad_buffers
         decoder = module.decoder.grad_buffers
         code, kept = forward_saving(encoder, inputs)
-        z, noise = self._draw(code)
+        z, drawn = self._draw(code)
         to_decode = z if condition is None else torch.cat([z, condition], dim=1)
         raw, kept_decoder = forward_saving(decoder, to_decode)
         nll, grad = self.likelihood(module.likelihood, x, raw)
@@ -108,9 +108,9 @@ class _ClosedStep:
         values = {"nll": nll}
         if self.sparsity is not None:
             values["sparsity"] = self._add_sparsity(z, grad, progress)
-        if noise is not None:
+        if drawn is not None:
             weight = self.kl.weight_at(progress) if self.kl is not None else 0.0
-            values["kl"], grad = _posterior(code, noise, grad, weight)
+            values["kl"], grad = _posterior(code, *drawn, grad, weight)
         elif module.code_activation is not None:
             is_relu = module.code_activation is torch.relu
             grad = grad * (z > 0 if is_relu else z * (1 - z))
@@ -130,8 +130,8 @@ class _ClosedStep:
             loss = torch.add(loss, part, alpha=weight)
         return loss, parts
 
-    def _draw(self, code: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the code, and for a variational model the noise it was drawn with."""
+    def _draw(self, code: Tensor) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+        """Return the code, and for a variational model how it was drawn."""
         module = self.module
         if module.prior is None:
             activation = module.code_activation
@@ -139,8 +139,9 @@ class _ClosedStep:
         k = code.shape[1] // 2
         noise = torch.empty(len(code), k, dtype=code.dtype, device=code.device)
         noise.normal_(generator=module.noise)
-        std = torch.exp(0.5 * code[:, k:].clamp(*LOG_VAR_RANGE))
-        return torch.addcmul(code[:, :k], std, noise), noise
+        log_var = code[:, k:].clamp(*LOG_VAR_RANGE)
+        std = torch.exp(0.5 * log_var)
+        return torch.addcmul(code[:, :k], std, noise), (noise, log_var, std)
 
     def _add_sparsity(self, z: Tensor, grad: Tensor, progress: float) -> Tensor:
         """Add the gradient of the penalty in place and return its mean."""
@@ -176,8 +177,8 @@ def _gaussian(likelihood: Any, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
     log_sd = torch.nn.functional.softplus(shifted).add_(likelihood._log_floor)
     precision = torch.exp(log_sd * -2.0)
     squares = difference.square().mean(dim=0).mul_(precision)
-    per_scale = d // log_sd.numel()
-    loss = squares.sum().mul_(0.5) + log_sd.sum() * per_scale + d * _HALF_LOG_TAU
+    # One scale for all columns counts once for each of them.
+    loss = torch.add(log_sd, squares, alpha=0.5).sum().add_(d * _HALF_LOG_TAU)
     slope = 1.0 - squares
     if log_sd.numel() == 1:
         slope = slope.sum().view(1)
@@ -192,23 +193,27 @@ def _bernoulli(likelihood: Any, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]
 
 
 def _posterior(
-    code: Tensor, noise: Tensor, grad_z: Tensor, weight: float
+    code: Tensor,
+    noise: Tensor,
+    log_var: Tensor,
+    std: Tensor,
+    grad_z: Tensor,
+    weight: float,
 ) -> tuple[Tensor, Tensor]:
     """Return the mean divergence and the gradient of the posterior's parameters.
 
     KL = (m^2 + s^2 - 1 - log s^2) / 2 per component, z = m + s eps.
     """
     n, k = noise.shape
-    low, high = LOG_VAR_RANGE
-    mean, raw = code[:, :k], code[:, k:]
-    log_var = raw.clamp(low, high)
-    variance = torch.exp(log_var)
-    kl = (variance - log_var).sum() + mean.square().sum()
-    kl = kl.sub_(n * k).mul_(0.5 / n)
+    mean = code[:, :k]
+    variance = std.square()
+    kl = torch.addcmul(variance - log_var, mean, mean).sum()
+    kl = kl.mul_(0.5 / n).sub_(0.5 * k)
     gradient = torch.empty_like(code)
     share = weight / n
     torch.add(grad_z, mean, alpha=share, out=gradient[:, :k])
-    slope = (noise * grad_z).mul_(torch.sqrt(variance))
-    slope.add_(variance - 1, alpha=share).mul_(0.5)
-    gradient[:, k:] = slope.mul_((raw > low) & (raw < high))
+    slope = (noise * grad_z).mul_(std)
+    slope.add_(variance.sub_(1), alpha=share).mul_(0.5)
+    # A clamped log-variance has no slope.
+    torch.mul(slope, code[:, k:] == log_var, out=gradient[:, k:])
     return kl, gradient
