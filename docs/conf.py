@@ -75,6 +75,8 @@ html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 html_title = "skvae"
 html_show_sourcelink = False
+# Pages without sections of their own need no column for them.
+html_sidebars = {name: [] for name in ("how_good", "changelog", "contributing")}
 html_theme_options = {
     "navigation_with_keys": False,
     "secondary_sidebar_items": ["page-toc"],

@@ -1,0 +1,73 @@
+"""On a CUDA device: every estimator fits there, repeats itself, and comes back."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from skvae import (
+    VAE,
+    AutoencoderTransformer,
+    ConditionalVAE,
+    ContractiveAutoencoder,
+    DenoisingAutoencoder,
+)
+
+pytestmark = pytest.mark.gpu
+KINDS = [
+    AutoencoderTransformer,
+    DenoisingAutoencoder,
+    ContractiveAutoencoder,
+    VAE,
+    ConditionalVAE,
+]
+
+
+@pytest.fixture(scope="module")
+def rows():
+    rng = np.random.default_rng(0)
+    return (rng.normal(size=(400, 3)) @ rng.normal(size=(3, 8))).astype(np.float32)
+
+
+def _fitted(kind, X, device="cuda"):
+    y = np.arange(len(X)) % 2 if kind is ConditionalVAE else None
+    return kind(3, max_iter=5, random_state=0, device=device).fit(X, y)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fit_stays_on_the_device_and_repeats_itself(kind, rows):
+    model = _fitted(kind, rows)
+    assert model.device_.startswith("cuda")
+    assert next(model.net_.module_.parameters()).device.type == "cuda"
+    again = _fitted(kind, rows)
+    np.testing.assert_array_equal(model.transform(rows), again.transform(rows))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_start_is_that_of_the_cpu(kind, rows):
+    y = np.arange(len(rows)) % 2 if kind is ConditionalVAE else None
+    codes = [
+        kind(3, max_iter=0, random_state=0, device=device).fit(rows, y).transform(rows)
+        for device in ("cpu", "cuda")
+    ]
+    np.testing.assert_allclose(*codes, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_samples_and_pickles_come_back_to_the_host(kind, rows):
+    model = _fitted(kind, rows)
+    drawn = model.sample(5, random_state=0)
+    drawn = drawn[0] if kind is ConditionalVAE else drawn
+    assert isinstance(drawn, np.ndarray)
+    loaded = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(loaded.transform(rows), model.transform(rows))
+
+
+def test_a_table_is_fitted_and_sampled(rows):
+    frame = pd.DataFrame(rows[:, :3], columns=list("abc"))
+    frame["kind"] = np.where(frame["a"] > 0, "high", "low")
+    model = _fitted(VAE, frame)
+    drawn = model.sample(20, random_state=0)
+    assert list(drawn.columns) == list(frame.columns)
+    assert set(drawn["kind"]) <= {"high", "low"}
