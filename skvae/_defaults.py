@@ -76,10 +76,16 @@ def code_width(est: Any, recipe: Any, table_sizes: list[int]) -> int:
     return min(10, max(1, d - 1 if recipe.variational else d // 2))
 
 
-def noise_family(est: Any, recipe: Any, n: int) -> Any:
-    """Resolve the noise of a gaussian likelihood."""
+def noise_family(est: Any, recipe: Any, n: int, *, unlabelled: bool = False) -> Any:
+    """Resolve the noise of a gaussian likelihood.
+
+    Rows without a label find their class by the likelihood, which tells classes apart
+    better while its noise does not follow them.
+    """
     if recipe.noise != "auto":
         return recipe.noise
+    if unlabelled:
+        return "feature"
     trained = est.max_iter != 0 and not has_own_network(est)
     return "heteroscedastic" if n >= _ROWS_FOR_NOISE and trained else "feature"
 

@@ -161,7 +161,7 @@ noise : {"auto", "feature", "shared", "heteroscedastic"} or float, default="auto
     Scale of a gaussian likelihood: one variance a column, one for all, one that
     depends on the code, or a fixed standard deviation in scaled units. ``"auto"``
     depends on the code from 270 training rows on, and is one a column below, and
-    with an own `encoder` or `decoder` or ``max_iter=0``.
+    with an own `encoder` or `decoder`, ``max_iter=0``, or rows without a label.
 """,
     "beta": r"""
 beta : float or "auto", default="auto"

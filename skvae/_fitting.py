@@ -253,7 +253,9 @@ class Fitting:
             dropout=float(est.dropout),
             linear_path=est.init == "auto",
             likelihood=est.likelihood_,
-            noise=noise_family(est, recipe, len(train)),
+            noise=noise_family(
+                est, recipe, len(train), unlabelled="label_prior" in dataset.arrays
+            ),
             variational=recipe.variational,
             prior=prior_family(est, recipe),
             n_mixture=table.get("n_mixture", self._n_mixture(len(train))),

@@ -130,7 +130,9 @@ class _ClosedStep:
             loss = torch.add(loss, part, alpha=weight)
         return loss, parts
 
-    def _draw(self, code: Tensor) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+    def _draw(
+        self, code: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor] | None]:
         """Return the code, and for a variational model how it was drawn."""
         module = self.module
         if module.prior is None:

@@ -26,13 +26,11 @@ def chosen_heads(likelihood: dict[Any, str], names: list[str]) -> dict[int, str]
     Raises
     ------
     ValueError
-        If there is no such column or head, or a column is named twice.
+        If there is no such column or head.
     """
     chosen = {}
     for column, head in likelihood.items():
-        is_position = isinstance(column, (int, np.integer)) and not isinstance(
-            column, bool
-        )
+        is_position = isinstance(column, (int, np.integer))
         if column in names:
             j = names.index(column)
         elif is_position and 0 <= column < len(names):
@@ -41,10 +39,6 @@ def chosen_heads(likelihood: dict[Any, str], names: list[str]) -> dict[int, str]
             raise ValueError(
                 f"likelihood names the unknown column {column!r}. Known columns are "
                 f"{names}."
-            )
-        if j in chosen:
-            raise ValueError(
-                f"likelihood names column {names[j]!r} twice, by name and by position."
             )
         if head not in _CHOICES:
             raise ValueError(

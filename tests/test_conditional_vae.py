@@ -347,3 +347,14 @@ def test_drops_into_a_grid_search(wine):
     model = ConditionalVAE(max_iter=3, random_state=0)
     search = GridSearchCV(model, grid, cv=folds).fit(*wine)
     assert search.best_params_["n_components"] in (2, 3)
+
+
+def test_rows_without_labels_are_told_apart_by_plain_noise():
+    rng = np.random.default_rng(0)
+    y = np.arange(400) % 2
+    X = rng.normal(size=(400, 4)) + 3 * y[:, None]
+    few = np.where(np.arange(400) < 20, y, -1)
+    model = ConditionalVAE(2, max_iter=5, random_state=0)
+    assert model.fit(X, y).noise_ == "heteroscedastic"
+    assert model.fit(X, few).noise_ == "feature"
+    assert (model.predict(X[20:]) == y[20:]).mean() > 0.95

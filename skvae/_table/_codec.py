@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,15 +10,13 @@ import pandas as pd
 
 from skvae._table._categorical import CategoryColumn
 from skvae._table._datetime import TimeColumn
-from skvae._table._frames import from_pandas, is_number, library_of, to_pandas
+from skvae._table._frames import from_pandas, library_of, to_pandas
 from skvae._table._numeric import NumericColumn
 
 Column = NumericColumn | CategoryColumn | TimeColumn
 _KINDS: dict[str, Any] = {
     kind.kind: kind for kind in (NumericColumn, CategoryColumn, TimeColumn)
 }
-# Names of the types of dates with a time zone, in pandas and in polars.
-_ZONED = re.compile(r"^datetime64\[\w+, |^timestamp\[\w+, |time_zone='")
 
 
 class TableCodec:
@@ -229,11 +226,6 @@ class TableCodec:
             scores[:, j] = column.scores(self._cells(frame, j), codes[:, j])
         return scores
 
-    @property
-    def unlike_numbers(self) -> list[str]:
-        """Columns whose cells an array of numbers cannot hold."""
-        return [c.name for c in self.columns if _is_unlike_numbers(c)]
-
     def _checked(self, X: Any) -> pd.DataFrame:
         frame = self._frame(X)
         if frame.shape[1] != len(self.columns):
@@ -241,46 +233,22 @@ class TableCodec:
                 f"X has {frame.shape[1]} features, but the model was fitted on "
                 f"{len(self.columns)}."
             )
-        if library_of(X) is not None:
-            for column, was, now in zip(
-                self.columns, self.dtypes, X.dtypes, strict=True
-            ):
-                self._check_zone(column, was, str(now))
         return frame
-
-    @staticmethod
-    def _check_zone(column: Column, was: str, now: str) -> None:
-        # Frames of polars lose their time zones on the way.
-        zoned = [_ZONED.search(dtype) is not None for dtype in (was, now)]
-        if column.kind == "time" and zoned[0] != zoned[1]:
-            raise ValueError(
-                f"Column {column.name!r} held dates {'with' if zoned[0] else 'without'}"
-                f" a time zone in training, and has type {now} now."
-            )
 
     def _cells(self, frame: pd.DataFrame, j: int) -> Any:
         series, column = frame.iloc[:, j].reset_index(drop=True), self.columns[j]
-        dtype, n = series.dtype, len(series)
-        if column.kind == "category":
-            return series
         if column.kind == "numeric":
-            # A column without any cell may be of any type.
-            if not is_number(dtype) and series.isna().all():
-                return np.full(n, np.nan)
-            if not is_number(dtype):
+            numeric = pd.api.types.is_numeric_dtype(series.dtype)
+            if not numeric and series.notna().any():
                 raise ValueError(
                     f"Column {column.name!r} was numeric in training, and has type "
-                    f"{dtype} now."
+                    f"{series.dtype} now."
                 )
             return _floats(series)
-        kind = "m" if column.is_duration else "M"
-        if dtype.kind != kind and series.isna().all():
-            return pd.Series(np.full(n, "NaT", dtype=f"{kind}8[{column.unit}]"))
-        if dtype.kind != kind:
-            held = "durations" if column.is_duration else "dates"
+        if column.kind == "time" and series.dtype.kind not in "mM":
             raise ValueError(
-                f"Column {column.name!r} held {held} in training, and has type "
-                f"{dtype} now."
+                f"Column {column.name!r} held dates in training, and has type "
+                f"{series.dtype} now."
             )
         return series
 
@@ -383,16 +351,12 @@ class TableCodec:
         Raises
         ------
         ValueError
-            If the column or the level is unknown, or there is more than one value.
+            If the column or the level is unknown.
         """
         if name not in self.names:
             raise ValueError(
                 f"given names the unknown column {name!r}. Known columns are "
                 f"{self.names}."
-            )
-        if not pd.api.types.is_scalar(value):
-            raise ValueError(
-                f"given must hold one value for column {name!r}. Got {value!r}."
             )
         j = self.names.index(name)
         return j, self.columns[j].codes_of(value)
@@ -416,11 +380,6 @@ class TableCodec:
         for name in ("library", "names", "dtypes", "categories"):
             setattr(codec, name, state[name])
         return codec
-
-
-def _is_unlike_numbers(column: Column) -> bool:
-    levels = getattr(column, "levels", [])
-    return column.kind == "time" or any(isinstance(v, (str, bool)) for v in levels)
 
 
 def _floats(series: pd.Series) -> np.ndarray:

@@ -102,46 +102,6 @@ def _is_numeric(dtype: Any) -> bool:
     )
 
 
-def is_number(dtype: Any) -> bool:
-    """Tell whether a type of pandas or polars holds real numbers."""
-    if isinstance(dtype, np.dtype):
-        return dtype.kind in _NUMERIC_KINDS
-    if type(dtype).__module__.partition(".")[0] == "polars" or hasattr(
-        dtype, "is_numeric"
-    ):
-        return bool(dtype.is_numeric())
-    return _is_numeric(dtype) and dtype.kind != "c"
-
-
-def check_numbers(X: Any, known: list[str]) -> None:
-    """Refuse columns of a frame that do not hold numbers.
-
-    Parameters
-    ----------
-    X : DataFrame
-        Rows for a model of numbers.
-    known : list of str
-        Types in training, which are taken whatever they are; empty for an array.
-
-    Raises
-    ------
-    ValueError
-        If a column has another type; a column without any cell may have any.
-    """
-    for j, (name, dtype) in enumerate(zip(X.columns, X.dtypes, strict=True)):
-        if is_number(dtype) or (str(dtype) == known[j] if known else _is_bool(dtype)):
-            continue
-        if not to_pandas(X[[name]]).iloc[:, 0].isna().all():
-            was = known[j] if known else "numeric"
-            raise ValueError(
-                f"Column {name!r} was {was} in training, and has type {dtype} now."
-            )
-
-
-def _is_bool(dtype: Any) -> bool:
-    return str(dtype).lower().startswith("bool")
-
-
 def has_missing(X: Any) -> bool:
     """Tell whether any cell is missing: NaN, None, NA, NaT or null."""
     library = library_of(X)
