@@ -22,6 +22,7 @@ from skvae._compat import HasMethods, Interval, StrOptions, fit_context
 from skvae._docs import estimator
 from skvae._fitting import Fitting
 from skvae._imputing import imputed
+from skvae._inference import FoldedDecoder
 from skvae._latent import LatentMixin
 from skvae._random import draw_torch_generator
 from skvae._rows import RowDataset
@@ -504,9 +505,12 @@ class BaseAutoencoder(
     def _encode(self, X: Any) -> np.ndarray:
         folded = self._folded
         if folded is not None and folded.is_current(self._module):
-            self._refuse_missing(X)
             with self._inference():
-                return folded(X, _FOLDED_ROWS)
+                codes = folded(X)
+            # A missing cell makes its code missing: the fewer numbers are looked at.
+            if np.isnan(codes).any():
+                self._refuse_missing(X)
+            return codes
         dataset = self._dataset(X)
         codes = np.empty((len(dataset), self.n_components_), dtype=self._dtype)
         module = self._module
@@ -542,6 +546,9 @@ class BaseAutoencoder(
     def _draw_rows(self, z: torch.Tensor, generator: torch.Generator) -> Any:
         """Draw the rows of codes from the likelihood, in their units."""
         module, parts = self._module, []
+        folded = FoldedDecoder.of(module, self._columns)
+        if folded is not None:
+            return folded.draw(z, generator)
         order = self._columns.order(z)
         z = z if order is None else z[order]
         for chunk in z.split(max(1, _CHUNK_FLOATS // self._width)):
@@ -573,5 +580,4 @@ class BaseAutoencoder(
         return {}
 
 
-_FOLDED_ROWS = 2048  # Rows whose layers stay in the cache.
 _NUMPY_DTYPE = {torch.float64: np.float64, torch.float32: np.float32}

@@ -9,11 +9,12 @@ import torch
 from sklearn.mixture import GaussianMixture
 from sklearn.utils.validation import check_is_fitted
 
+from skvae._rows import column_means
+
 _SAMPLE_COMPONENTS = 10
 _MAX_CODES = 1000
 # Cells decoded to measure what components explain; more rows are thinned out.
-_MEASURED_CELLS = 1 << 22
-_CHUNK = 4096
+_MEASURED_CELLS = 1 << 21
 
 
 class DeterministicMixin:
@@ -115,17 +116,7 @@ class DeterministicMixin:
         if columns.kind == "table":
             return
         self.center_, self.scale_ = columns.center, columns.scale
-        total: Any = 0.0
-        count: Any = 0.0
-        for start in range(0, len(dataset), _CHUNK):
-            batch = dataset.take(slice(start, start + _CHUNK))
-            # Missing cells are zero here, and not counted.
-            total = total + batch["x"].sum(0)
-            count = count + (
-                batch["mask"].sum(0) if "mask" in batch else len(batch["x"])
-            )
-        count = torch.as_tensor(count, dtype=total.dtype, device=total.device)
-        self._row_mean = (total / count.clamp(min=1)).cpu().numpy()
+        self._row_mean = column_means(dataset).cpu().numpy()
 
     def _finish(self: Any, dataset: Any) -> None:
         """Keep what samples need: residual variance, some codes."""

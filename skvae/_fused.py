@@ -26,6 +26,8 @@ _engine_runs: Callable[[Any], bool] = getattr(
     torch._C, "_will_engine_execute_node", lambda node: True
 )
 
+_FEW_OUTPUTS = 1 << 15
+
 
 @dataclass(frozen=True)
 class Activation:
@@ -45,6 +47,8 @@ class Activation:
     in_place : callable or None, default=None
         Overwrites pre-activations by outputs, where `backward` works from outputs;
         None where it needs the pre-activations.
+    inference : callable or None, default=None
+        Overwrites pre-activations where only outputs are wanted; `in_place` if None.
 
     Examples
     --------
@@ -59,10 +63,17 @@ class Activation:
     derivative: Callable[[Tensor], Tensor]
     backward: Callable[[Tensor, Tensor], Tensor]
     in_place: Callable[[Tensor], Tensor] | None = None
+    inference: Callable[[Tensor], Tensor] | None = None
 
     def __call__(self, pre: Tensor) -> Tensor:
         """Apply the function to pre-activations."""
         return self.forward(pre)
+
+    @property
+    def overwrite(self) -> Callable[[Tensor], Tensor]:
+        """Function that overwrites pre-activations, with nothing kept for later."""
+        function = self.in_place or self.inference
+        return function or (lambda pre: pre.copy_(self.forward(pre)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return get_activation, (self.name,)
@@ -107,47 +118,48 @@ ACTIVATIONS: dict[str, Activation] = {
             "relu",
             forward=torch.relu,
             derivative=lambda pre: (pre > 0).to(pre.dtype),
-            backward=lambda grad, out: _aten.threshold_backward(grad, out, 0),
+            backward=lambda grad, out: _aten.threshold_backward.default(grad, out, 0),
             in_place=torch.relu_,
         ),
         Activation(
             "silu",
             forward=F.silu,
             derivative=_silu_derivative,
-            backward=_aten.silu_backward,
+            backward=_aten.silu_backward.default,
+            inference=lambda pre: F.silu(pre, inplace=True),
         ),
         Activation(
             "tanh",
             forward=torch.tanh,
             derivative=lambda pre: 1 - torch.tanh(pre).square(),
-            backward=_aten.tanh_backward,
+            backward=_aten.tanh_backward.default,
             in_place=torch.tanh_,
         ),
         Activation(
             "logistic",
             forward=torch.sigmoid,
             derivative=_logistic_derivative,
-            backward=_aten.sigmoid_backward,
+            backward=_aten.sigmoid_backward.default,
             in_place=torch.sigmoid_,
         ),
         Activation(
             "gelu",
             forward=F.gelu,
             derivative=_gelu_derivative,
-            backward=_aten.gelu_backward,
+            backward=_aten.gelu_backward.default,
         ),
         Activation(
             "elu",
             forward=F.elu,
             derivative=_elu_derivative,
-            backward=lambda grad, out: _aten.elu_backward(grad, 1, 1, 1, True, out),
+            backward=lambda grad, out: _aten.elu_backward.default(grad, 1, 1, 1, True, out),
             in_place=lambda pre: F.elu(pre, inplace=True),
         ),
         Activation(
             "leaky_relu",
             forward=lambda pre: F.leaky_relu(pre, _LEAKY_SLOPE),
             derivative=_leaky_derivative,
-            backward=lambda grad, out: _aten.leaky_relu_backward(
+            backward=lambda grad, out: _aten.leaky_relu_backward.default(
                 grad, out, _LEAKY_SLOPE, True
             ),
             in_place=lambda pre: F.leaky_relu(pre, _LEAKY_SLOPE, inplace=True),
@@ -156,7 +168,7 @@ ACTIVATIONS: dict[str, Activation] = {
             "softplus",
             forward=F.softplus,
             derivative=torch.sigmoid,
-            backward=lambda grad, pre: _aten.softplus_backward(grad, pre, 1, 20),
+            backward=lambda grad, pre: _aten.softplus_backward.default(grad, pre, 1, 20),
         ),
     )
 }
@@ -212,12 +224,12 @@ class BoundNetwork:
         self.activation = net.activation
         self.output = net.output_activation
         self.plain = net.plain_forward
-        self.bias, self.bias_grad = net.bias.detach(), net.bias.grad
+        self.bias = net.bias.detach()
         self.weights = [w.detach() for w in net.weights]
         self.weights_t = [w.t() for w in self.weights]
         self.weight_grads = [w.grad for w in net.weights]
         self.biases = [b.detach() for b in net.biases]
-        self.bias_grads = [b.grad for b in net.biases]
+        self.bias_grads = [b.grad for b in (*net.biases, net.bias)]
         linear = net.linear_weight
         self.linear = None if linear is None else linear.detach()
         self.linear_t = None if linear is None else linear.detach().t()
@@ -230,12 +242,23 @@ class BoundNetwork:
 
     def ones(self, like: Tensor) -> Tensor:
         """Return ones, one per row of a matrix: sums over rows become products."""
-        ones = self._ones
-        if ones is None or len(ones) != len(like):
-            self._ones = ones = torch.ones(
-                len(like), dtype=like.dtype, device=like.device
-            )
-        return ones
+        n = like.shape[0]
+        if self._ones is None or n != self._ones.shape[0]:
+            self._ones = torch.ones(n, dtype=like.dtype, device=like.device)
+        return self._ones
+
+    def add_gradients(
+        self, layer: int, grad: Tensor, rows: Tensor, beta: float
+    ) -> None:
+        """Add a layer's gradients to `beta` times those of its weights and bias."""
+        turned, ones = grad.t(), self.ones(grad)
+        weights, bias = self.weight_grads[layer], self.bias_grads[layer]
+        if beta:
+            weights.addmm_(turned, rows, beta=beta)
+            bias.addmv_(turned, ones, beta=beta)
+        else:
+            torch.mm(turned, rows, out=weights)
+            torch.mv(turned, ones, out=bias)
 
     def run(self, x: Tensor) -> Tensor:
         """Apply the network as one node of the graph; x : Tensor (..., n_in)."""
@@ -266,14 +289,14 @@ def forward_saving(net: BoundNetwork, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         hidden = rows * net.buffers["in_scale"] if net.is_scaled else rows
         saved.append(hidden)
         for weight_t, bias in zip(net.weights_t, net.biases, strict=False):
-            hidden = torch.addmm(bias, hidden, weight_t)
+            hidden = _affine(bias, hidden, weight_t)
             if activation.in_place is not None:
                 hidden = activation.in_place(hidden)
             else:
                 saved.append(hidden)
                 hidden = activation.forward(hidden)
             saved.append(hidden)
-        out = torch.addmm(net.bias, hidden, net.weights_t[-1])
+        out = _affine(net.bias, hidden, net.weights_t[-1])
     else:
         out = net.bias.repeat(len(rows), 1)
     if net.linear_t is not None:
@@ -377,13 +400,22 @@ def _closed_form(
         grad = net.output.backward(grad, saved.pop())
     head = grad[:, : net.n_linear] if net.partial else grad
     if adds:
-        net.bias_grad.addmv_(grad.t(), net.ones(grad), beta=beta)
+        if not net.weights:
+            net.bias_grads[-1].addmv_(grad.t(), net.ones(grad), beta=beta)
         if net.linear_grad is not None:
             rows = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
             net.linear_grad.addmm_(head.t(), rows, beta=beta)
     if net.weights:
         grad = _through_hidden(net, saved, grad, adds, beta, extra)
     return _input_gradient(net, head, grad).view(x.shape) if needs_x else None
+
+
+def _affine(bias: Tensor, rows: Tensor, weight_t: Tensor) -> Tensor:
+    """Return rows times weights plus bias."""
+    if rows.shape[0] * bias.shape[0] > _FEW_OUTPUTS:
+        return torch.addmm(bias, rows, weight_t)
+    # Of few outputs adding the bias costs less than beginning with it.
+    return torch.mm(rows, weight_t).add_(bias)
 
 
 def _through_hidden(
@@ -396,20 +428,18 @@ def _through_hidden(
 ) -> Tensor:
     """Return the gradient of the first layer's pre-activations."""
     from_outputs = net.activation.in_place is not None
-    for layer in range(len(net.weights) - 1, 0, -1):
+    for layer in range(len(net.weights) - 1, -1, -1):
         hidden = saved.pop()
         if adds:
-            net.weight_grads[layer].addmm_(grad.t(), hidden, beta=beta)
+            net.add_gradients(layer, grad, hidden, beta)
+        if not layer:
+            break
         grad = torch.mm(grad, net.weights[layer])
         kept = hidden if from_outputs else saved.pop()
         grad = net.activation.backward(grad, kept)
         if extra is not None:
             rows, more = extra[layer - 1]
             grad = grad.add_(more) if rows is None else grad.index_add_(0, rows, more)
-        if adds:
-            net.bias_grads[layer - 1].addmv_(grad.t(), net.ones(grad), beta=beta)
-    if adds:
-        net.weight_grads[0].addmm_(grad.t(), saved.pop(), beta=beta)
     return grad
 
 

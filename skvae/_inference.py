@@ -1,7 +1,8 @@
-"""Encoding of numeric rows by as few products as there are layers."""
+"""Encoding and drawing of numeric rows by one product a layer."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from skvae._fused import get_activation
 from skvae._networks import LinearPlusMLP
 from skvae._rows import dense_chunks
+from skvae.likelihoods import Gaussian
+
+_ROWS = 1024  # Rows whose layers stay in the cache.
 
 
 class FoldedEncoder:
@@ -39,36 +44,15 @@ class FoldedEncoder:
         inverse = torch.tensor(1 / np.asarray(columns.scale)).to(like)
         self.center = center if bool(center.any()) else None
         self.k, self.dtype = k, like.numpy().dtype
-        self.activation = encoder.activation
-        self.outputs = [encoder.output_activation]
-        if module.code_activation is not None:
-            self.outputs.append(module.code_activation)
-        weights = [w.detach() for w in encoder.weights]
-        self.hidden: list[tuple[Tensor, Tensor]] = []
-        for i, bias in enumerate(encoder.biases):
-            weight = weights[i] * (encoder.in_scale * inverse) if i == 0 else weights[i]
-            self.hidden.append((weight.clone(), bias.detach().clone()))
-        self.bias = like[:k].clone()
-        last = weights[-1][:k].clone() if weights else None
-        linear = encoder.linear_weight
-        if linear is not None:
-            linear = F.pad(
-                linear.detach()[:k] * inverse, (0, 0, 0, k - len(linear[:k]))
-            )
-            linear = linear.t()
-        if not self.hidden and last is not None:
-            # Without hidden layers the two paths are one.
-            single = last * (encoder.in_scale * inverse)
-            linear = single.t() if linear is None else linear + single.t()
-            last = None
-        self.last, self.linear = last, linear
+        self.products = _Products(encoder, k, inverse)
+        activations = (encoder.output_activation, module.code_activation)
+        identity = get_activation("identity")
+        self.outputs = [a for a in activations if a not in (None, identity)]
 
     @classmethod
     def of(cls, module: Any, columns: Any) -> FoldedEncoder | None:
         """Fold the encoder of a module, None where rows need more than products."""
-        encoder = module.encoder
-        plain = type(encoder) is LinearPlusMLP and encoder.bias.device.type == "cpu"
-        if not plain or columns.kind != "numeric" or columns.has_missing:
+        if not _is_plain(module.encoder, columns) or columns.has_missing:
             return None
         with torch.no_grad():
             return cls(module, columns)
@@ -79,31 +63,176 @@ class FoldedEncoder:
             p._version == v for p, v in zip(self.sources, self.versions, strict=True)
         )
 
-    def __call__(self, X: Any, size: int) -> np.ndarray:
-        """Encode validated rows, dense or sparse, so many at a time."""
+    def __call__(self, X: Any) -> np.ndarray:
+        """Encode validated rows, dense or sparse."""
         codes = np.empty((X.shape[0], self.k), dtype=self.dtype)
-        start = 0
-        for part in dense_chunks(X, size):
-            # In C order: sums over columns depend on the layout in their last bit.
-            rows = torch.from_numpy(np.require(part, self.dtype, ["C", "W"]))
-            codes[start : start + size] = self._encode(rows).numpy()
-            start += size
+        parts = torch.from_numpy(codes).split(_ROWS)
+        layers = None
+        for rows, out in zip(self._blocks(X), parts, strict=True):
+            if layers is None or len(rows) < _ROWS:
+                layers = self.products.layers(len(rows))
+            if self.center is None:
+                layers.rows.copy_(rows)
+            else:
+                torch.sub(rows, self.center, out=layers.rows)
+            z = layers(out)
+            for activation in self.outputs:
+                z.copy_(activation(z))
         return codes
 
-    def _encode(self, x: Tensor) -> Tensor:
-        if self.center is not None:
-            x = x - self.center
-        if self.last is None:
-            out = torch.addmm(self.bias, x, self.linear)
-        else:
-            hidden = x
-            for weight, bias in self.hidden:
-                hidden = F.linear(hidden, weight, bias)
-                in_place = self.activation.in_place
-                hidden = (in_place or self.activation.forward)(hidden)
-            out = F.linear(hidden, self.last, self.bias)
-            if self.linear is not None:
-                out.addmm_(x, self.linear)
-        for activation in self.outputs:
-            out = activation(out)
-        return out
+    def _blocks(self, X: Any) -> Iterable[Tensor]:
+        """Yield rows by the block, as tensors that share their memory if they can."""
+        if isinstance(X, np.ndarray) and X.dtype == self.dtype and X.flags.writeable:
+            return torch.from_numpy(X).split(_ROWS)
+        blocks = dense_chunks(X, _ROWS)
+        return (torch.from_numpy(np.require(b, self.dtype, ["W"])) for b in blocks)
+
+
+class FoldedDecoder:
+    """A decoder that draws gaussian rows in the units of the data.
+
+    The units of the columns are in its matrices; its noise is drawn in place.
+
+    Parameters
+    ----------
+    module : AutoencoderModule
+        A trained module whose decoder is a plain network.
+    columns : NumericColumns
+        Scaling of the columns.
+    """
+
+    def __init__(self, module: Any, columns: Any):
+        decoder, likelihood = module.decoder, module.likelihood
+        like = decoder.bias.detach()
+        scale, center = (
+            torch.tensor(np.asarray(v)).to(like)
+            for v in (columns.scale, columns.center)
+        )
+        self.d, self.n_outputs = len(scale), len(like)
+        self.products = _Products(decoder, self.n_outputs)
+        matrix = self.products.matrices[-1]
+        matrix[:, : self.d] *= scale
+        matrix[-1, : self.d] += center
+        # exp(softplus(a)) is 1 + exp(a): a floored deviation is a sum.
+        self.floor = likelihood.noise_floor * scale
+        if likelihood.noise == "heteroscedastic":
+            matrix[-1, self.d :] += likelihood.log_scale + scale.log()
+        self.sd = likelihood.noise_variance().sqrt().to(like) * scale
+        self.bounds = None
+        if columns.low is not None:
+            self.bounds = (columns.low * scale + center, columns.high * scale + center)
+
+    @classmethod
+    def of(cls, module: Any, columns: Any) -> FoldedDecoder | None:
+        """Fold the decoder of a module, None where rows need more than products."""
+        plain = type(module.likelihood) is Gaussian and _is_plain(
+            module.decoder, columns
+        )
+        if not plain:
+            return None
+        with torch.no_grad():
+            return cls(module, columns)
+
+    def draw(self, z: Tensor, generator: torch.Generator) -> np.ndarray:
+        """Draw the row of each code."""
+        rows = torch.empty((len(z), self.d), dtype=z.dtype)
+        size = min(len(z), _ROWS)
+        layers = self.products.layers(size)
+        outputs = rows.new_empty(size, self.n_outputs)
+        noise = rows.new_empty(size, self.d)
+        for codes, row in zip(z.split(_ROWS), rows.split(_ROWS), strict=True):
+            if len(codes) < size:
+                size = len(codes)
+                layers = self.products.layers(size)
+                outputs, noise = outputs[:size], noise[:size]
+            layers.rows.copy_(codes)
+            raw, sd = layers(outputs), self.sd
+            if self.n_outputs > self.d:
+                sd = raw[:, self.d :].exp_().add_(self.floor)
+            noise.normal_(generator=generator)
+            torch.addcmul(raw[:, : self.d], noise, sd, out=row)
+            if self.bounds is not None:
+                row.clamp_(*self.bounds)
+        return rows.numpy()
+
+
+class _Products:
+    """A network as one product a layer.
+
+    A bias is the last row of a matrix, met by a last input that is 1; the linear path
+    is part of the last matrix, whose inputs are the last hidden layer and the rows.
+
+    Parameters
+    ----------
+    network : LinearPlusMLP
+        The network.
+    n_out : int
+        Outputs to keep.
+    gain : Tensor of shape (n_in,), default=None
+        Factor of the inputs.
+    """
+
+    def __init__(self, network: Any, n_out: int, gain: Tensor | None = None):
+        weights = [w.detach() for w in network.weights]
+        linear = network.linear_weight
+        if linear is not None:
+            linear = linear.detach()[:n_out]
+            linear = F.pad(linear, (0, 0, 0, n_out - len(linear)))
+        if weights:
+            weights[0] = weights[0] * network.in_scale
+            weights[-1] = weights[-1][:n_out]
+        if len(weights) == 1:
+            # Without hidden layers the two paths are one.
+            single = weights.pop()
+            linear = single if linear is None else linear + single
+        if gain is not None:
+            linear = None if linear is None else linear * gain
+            weights[:1] = [w * gain for w in weights[:1]]
+        self.activation = network.activation
+        self.shares_rows = linear is not None and bool(weights)
+        paths = [*weights[-1:], *([] if linear is None else [linear])]
+        biases = [b.detach() for b in network.biases]
+        layers = [[w, b[:, None]] for w, b in zip(weights[:-1], biases, strict=True)]
+        layers.append([*paths, network.bias.detach()[:n_out, None]])
+        self.matrices = [torch.cat(layer, 1).t().contiguous() for layer in layers]
+
+    def layers(self, n: int) -> _Layers:
+        """Return the layers of n rows, with their memory."""
+        return _Layers(self, n)
+
+
+class _Layers:
+    """The products of a block of rows in memory of their own.
+
+    Parameters
+    ----------
+    products : _Products
+        The matrices.
+    n : int
+        Rows of the block.
+    """
+
+    def __init__(self, products: _Products, n: int):
+        matrices = products.matrices
+        inputs = [matrices[0].new_ones(n, len(m)) for m in matrices]
+        if products.shares_rows:
+            inputs[0] = inputs[-1][:, -len(matrices[0]) :]
+        self.rows = inputs[0][:, :-1]
+        self.overwrite = products.activation.overwrite
+        self.last = inputs.pop(), matrices[-1]
+        outputs = [*inputs[1:], self.last[0]]
+        self.hidden = [
+            (rows, matrix, out[:, : matrix.shape[1]])
+            for rows, matrix, out in zip(inputs, matrices, outputs, strict=False)
+        ]
+
+    def __call__(self, out: Tensor) -> Tensor:
+        """Compute the outputs of `rows`."""
+        for rows, matrix, hidden in self.hidden:
+            self.overwrite(torch.mm(rows, matrix, out=hidden))
+        return torch.mm(*self.last, out=out)
+
+
+def _is_plain(network: Any, columns: Any) -> bool:
+    plain = type(network) is LinearPlusMLP and network.bias.device.type == "cpu"
+    return plain and columns.kind == "numeric"

@@ -261,6 +261,25 @@ class RowDataset(torch.utils.data.Dataset):
         return torch.from_numpy(array.take(index, axis=0))
 
 
+def column_means(dataset: RowDataset) -> Tensor:
+    """Return the mean of the observed cells of each scaled column."""
+    x, missing = dataset.arrays["x"], dataset.columns.has_missing
+    as_stored = dataset._affine is None and not missing and isinstance(x, np.ndarray)
+    total: Any = 0.0
+    count: Any = 0.0
+    for start in range(0, len(dataset), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        if as_stored:
+            batch = {"x": torch.from_numpy(np.require(x[part], requirements=["C", "W"]))}
+        else:
+            batch = dataset.take(part)
+        # Missing cells are zero here, and not counted.
+        total = total + batch["x"].sum(0)
+        count = count + (batch["mask"].sum(0) if missing else len(batch["x"]))
+    count = torch.as_tensor(count, dtype=total.dtype, device=total.device)
+    return total / count.clamp(min=1)
+
+
 def column_ranges(dataset: RowDataset, index: np.ndarray) -> tuple[Tensor, Tensor]:
     """Return the lowest and highest scaled value of each column over some rows."""
     lows, highs = [], []

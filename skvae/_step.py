@@ -168,7 +168,7 @@ class _ClosedStep:
 def _gaussian(likelihood: Any, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
     """Return the mean negative log-density and its gradient; write the scale's."""
     n, d = x.shape
-    difference = raw - x
+    difference = raw.sub_(x)
     if not isinstance(likelihood.noise, str):
         precision = likelihood.noise**-2
         level = d * (_HALF_LOG_TAU + math.log(likelihood.noise))
@@ -191,7 +191,7 @@ def _gaussian(likelihood: Any, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
 def _bernoulli(likelihood: Any, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
     """Return the mean negative log-likelihood and its gradient."""
     loss = torch.nn.functional.binary_cross_entropy_with_logits(raw, x, reduction="sum")
-    return loss / len(x), torch.sigmoid(raw).sub_(x).mul_(1 / len(x))
+    return loss / len(x), raw.sigmoid_().sub_(x).mul_(1 / len(x))
 
 
 def _posterior(

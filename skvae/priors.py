@@ -178,11 +178,12 @@ class _DiagonalMixture:
         )
         order = torch.randperm(n, generator=generator, device=generator.device)
         chosen = chosen[order.to(chosen.device)]
-        means = self.means[chosen]
+        means = self.means.index_select(0, chosen)
+        spread = torch.exp(0.5 * self.log_vars).index_select(0, chosen)
         noise = torch.randn(
             means.shape, generator=generator, dtype=means.dtype, device=means.device
         )
-        return torch.addcmul(means, noise, torch.exp(0.5 * self.log_vars[chosen]))
+        return torch.addcmul(means, noise, spread)
 
 
 class _ConditionalMixture:

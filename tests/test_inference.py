@@ -1,12 +1,14 @@
-"""Encoding with folded matrices gives what the module gives, and notices changes."""
+"""Products with folded matrices give what the module gives, and notice changes."""
 
 import pickle
 
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 
 from skvae import VAE, AutoencoderTransformer, ConditionalVAE
+from skvae._inference import FoldedDecoder
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +99,42 @@ def test_rows_are_not_changed(rows):
     before = rows.copy()
     model.transform(rows)
     np.testing.assert_array_equal(rows, before)
+
+
+DRAWN = [
+    VAE(2),
+    VAE(2, noise="feature", prior="normal"),
+    VAE(2, noise=0.05, hidden_layer_sizes=()),
+    VAE(2, noise="shared", activation="gelu", init="random"),
+    VAE(2, scale=None),
+    AutoencoderTransformer(2),
+    ConditionalVAE(2),
+]
+
+
+@pytest.mark.parametrize("model", DRAWN, ids=str)
+@pytest.mark.parametrize("case", ["far", "unit"])
+def test_drawn_rows_are_those_of_the_likelihood(model, case, rows):
+    """The noise is drawn in one order, so that even the rows agree."""
+    X = rows if case == "far" else (rows - rows.min()) / np.ptp(rows)
+    model = clone(model).set_params(max_iter=3, random_state=0)
+    model.fit(X, np.arange(len(X)) % 3)
+    module, columns = model.net_.module_, model._columns
+    folded = FoldedDecoder.of(module, columns)
+    z = np.random.default_rng(0).normal(size=(1500, module.decoder.n_in)) * 2
+    z = torch.from_numpy(z)
+    with torch.no_grad():
+        drawn = folded.draw(z, torch.Generator().manual_seed(1))
+        generator, expected = torch.Generator().manual_seed(1), []
+        for part in z.split(1024):
+            raw = module.decode(part)
+            expected.append(columns.draw(module.likelihood, raw, generator))
+    np.testing.assert_allclose(drawn, np.concatenate(expected), rtol=1e-9, atol=1e-9)
+
+
+def test_a_missing_cell_is_refused_although_none_was_looked_for(rows):
+    model = AutoencoderTransformer(2, max_iter=2, random_state=0).fit(rows)
+    gap = rows[:3].copy()
+    gap[1, 2] = np.nan
+    with pytest.raises(ValueError, match="contains NaN"):
+        model.transform(gap)
