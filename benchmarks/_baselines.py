@@ -48,6 +48,17 @@ def independent(train: pd.DataFrame, n: int, seed: int) -> Synthesis:
     return timed(lambda: None, sample)[1]
 
 
+def resampled(train: pd.DataFrame, n: int, seed: int) -> Synthesis:
+    """Draw training rows with replacement: what a finite sample alone costs."""
+    rng = np.random.default_rng(seed)
+
+    def sample(_: None) -> pd.DataFrame:
+        chosen = rng.integers(len(train), size=n)
+        return _rows(train, [chosen for _ in train.columns])
+
+    return timed(lambda: None, sample)[1]
+
+
 def gaussian_copula(train: pd.DataFrame, n: int, seed: int) -> Synthesis:
     """Correlate normal scores; give back the cells at their ranks.
 

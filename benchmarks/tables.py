@@ -32,6 +32,7 @@ from _baselines import (
     gaussian_copula,
     independent,
     known_levels,
+    resampled,
     sequential_cart,
     timed,
 )
@@ -136,6 +137,7 @@ def methods(args: argparse.Namespace) -> dict[str, Callable[..., Synthesis]]:
     """Return each method as a function of training rows, seed, hold-out, categories."""
     every: dict[str, Callable[..., Synthesis]] = {
         "independent": lambda train, seed, *_: independent(train, len(train), seed),
+        "resampled": lambda train, seed, *_: resampled(train, len(train), seed),
         "copula": lambda train, seed, *_: gaussian_copula(train, len(train), seed),
         "cart": lambda train, seed, *_: sequential_cart(train, len(train), seed),
         "mixture": lambda train, seed, *rest: em_mixture(
@@ -242,7 +244,7 @@ def save(results: dict[str, Any], out: Path) -> None:
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    names = ["independent", "copula", "cart", "mixture", "tvae", "skvae"]
+    names = ["resampled", "independent", "copula", "cart", "mixture", "tvae", "skvae"]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))

@@ -17,12 +17,22 @@ import pandas as pd
 import torch
 from ctgan import TVAE
 
+_MISSING = "(missing)"
+
+
+def filled(train: pd.DataFrame, discrete: list[str]) -> pd.DataFrame:
+    """Fill cells TVAE cannot take: a level of their own, or the median."""
+    gaps = [c for c in train if train[c].isna().any()]
+    values = {c: _MISSING if c in discrete else train[c].median() for c in gaps}
+    wide = {c: object for c in gaps if c in discrete}
+    return train.astype(wide).fillna(values)
+
 
 def main(train_path: str, out_path: str, options_path: str) -> None:
     """Fit TVAE with its defaults, draw rows, write them and the CPU seconds."""
     torch.set_num_threads(1)
     options = json.loads(Path(options_path).read_text())
-    train = pd.read_csv(train_path)
+    train = filled(pd.read_csv(train_path), options["discrete"])
     model = TVAE(epochs=options["epochs"], enable_gpu=False)
     model.set_random_state(options["seed"])
     start = time.process_time()
@@ -30,7 +40,7 @@ def main(train_path: str, out_path: str, options_path: str) -> None:
     middle = time.process_time()
     rows = model.sample(options["n"])
     end = time.process_time()
-    rows.to_csv(out_path, index=False)
+    rows.replace(_MISSING, None).to_csv(out_path, index=False)
     times = {"fit_seconds": middle - start, "sample_seconds": end - middle}
     Path(options_path).write_text(json.dumps(times))
 

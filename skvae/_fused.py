@@ -152,7 +152,9 @@ ACTIVATIONS: dict[str, Activation] = {
             "elu",
             forward=F.elu,
             derivative=_elu_derivative,
-            backward=lambda grad, out: _aten.elu_backward.default(grad, 1, 1, 1, True, out),
+            backward=lambda grad, out: _aten.elu_backward.default(
+                grad, 1, 1, 1, True, out
+            ),
             in_place=lambda pre: F.elu(pre, inplace=True),
         ),
         Activation(
@@ -168,7 +170,9 @@ ACTIVATIONS: dict[str, Activation] = {
             "softplus",
             forward=F.softplus,
             derivative=torch.sigmoid,
-            backward=lambda grad, pre: _aten.softplus_backward.default(grad, pre, 1, 20),
+            backward=lambda grad, pre: _aten.softplus_backward.default(
+                grad, pre, 1, 20
+            ),
         ),
     )
 }

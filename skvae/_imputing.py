@@ -85,14 +85,11 @@ def _scattered(X: Any, guess: Any, index: np.ndarray, cells: np.ndarray) -> Any:
 def _guesses(estimator: Any, X: Any, generator: torch.Generator, *, draw: bool) -> Any:
     """Return complete rows, of which only the missing cells matter."""
     columns, module = estimator._columns, estimator._module
+    if module.prior is None and columns.kind == "table":
+        return _decoded(estimator, X, generator, draw=draw)
     if module.prior is None or not (columns.kind == "table" or columns.has_missing):
-        return _refined(estimator, X)
-    arrays = None
-    if columns.kind == "table":
-        codes = columns.codec.encode(X, unknown_missing=True)
-        values = columns.codec.encode_values(X, codes).astype(estimator._dtype)
-        arrays = {"x": codes.astype(np.int64), "values": values}
-    dataset = estimator._dataset(X, arrays)
+        return _refined(estimator, X, generator, draw=draw)
+    dataset = estimator._dataset(X, _coded(estimator, X, unknown_missing=True))
     n_draws = _DRAWS_TABLE if columns.kind == "table" else _DRAWS
     parts = []
     with estimator._inference():
@@ -100,6 +97,33 @@ def _guesses(estimator: Any, X: Any, generator: torch.Generator, *, draw: bool) 
             condition = estimator._usual_condition(len(batch["x"]))
             raw, share = _weighted_draws(module, batch, condition, n_draws, generator)
             parts.append(_read(estimator, module, raw, share, generator, draw=draw))
+    return columns.joined(parts)
+
+
+def _coded(estimator: Any, X: Any, *, unknown_missing: bool) -> dict[str, Any] | None:
+    """Return the codes and values of rows of a table, None for numeric rows."""
+    columns = estimator._columns
+    if columns.kind != "table":
+        return None
+    codes = columns.codec.encode(X, unknown_missing=unknown_missing)
+    values = columns.codec.encode_values(X, codes).astype(estimator._dtype)
+    return {"x": codes.astype(np.int64), "values": values}
+
+
+def _decoded(estimator: Any, X: Any, generator: torch.Generator, *, draw: bool) -> Any:
+    """Return what a deterministic model decodes from the codes of rows of a table."""
+    columns, module = estimator._columns, estimator._module
+    # It met missing cells as a value of their columns, and encodes them as such.
+    dataset = estimator._dataset(X, _coded(estimator, X, unknown_missing=False))
+    parts = []
+    with estimator._inference():
+        for _, batch in estimator._chunks(dataset):
+            logits = _without_missing(columns, module(**batch).raw)
+            if draw:
+                drawn = columns.draw(module.likelihood, logits, generator)
+                parts.append(columns.drawn(drawn, generator))
+            else:
+                parts.append(columns.point(module.likelihood, logits))
     return columns.joined(parts)
 
 
@@ -157,7 +181,9 @@ def _without_missing(columns: Any, logits: Tensor) -> Tensor:
     return logits
 
 
-def _refined(estimator: Any, X: Any) -> np.ndarray:
+def _refined(
+    estimator: Any, X: Any, generator: torch.Generator, *, draw: bool
+) -> np.ndarray:
     """Fill by repeated reconstruction, from the column means [1]_.
 
     References
@@ -166,27 +192,37 @@ def _refined(estimator: Any, X: Any) -> np.ndarray:
        arXiv:1401.4082
     """
     cells = np.isnan(X)
-    columns, module = estimator._columns, estimator._module
+    columns = estimator._columns
     filled = np.where(cells, columns.center, X)
-    if columns.has_missing:
-        dataset = estimator._dataset(X)
+    # A model that knows gaps needs one pass; another takes a guess for a cell.
+    for _ in range(1 if columns.has_missing else _REFINEMENTS):
+        dataset = estimator._dataset(X if columns.has_missing else filled)
         with estimator._inference():
-            parts = [module(**batch) for _, batch in estimator._chunks(dataset)]
-        scaled = np.concatenate([p.reconstruction.cpu().numpy() for p in parts])
-        return np.where(cells, columns.from_scaled(scaled), X)
-    for _ in range(_REFINEMENTS):
-        dataset = estimator._dataset(filled)
-        with estimator._inference():
-            scaled = np.concatenate(
-                [
-                    module(**{**batch, **_told(estimator, batch)})
-                    .reconstruction.cpu()
-                    .numpy()
-                    for _, batch in estimator._chunks(dataset)
-                ]
-            )
-        filled = np.where(cells, columns.from_scaled(scaled), X)
+            parts = [
+                _rebuilt(estimator, batch, generator, draw=draw)
+                for _, batch in estimator._chunks(dataset)
+            ]
+        filled = np.where(cells, np.concatenate(parts), X)
     return filled
+
+
+def _rebuilt(
+    estimator: Any, batch: dict[str, Tensor], generator: torch.Generator, *, draw: bool
+) -> np.ndarray:
+    """Return rows as the model expects or draws them, in the units of the data."""
+    columns, module = estimator._columns, estimator._module
+    out = module(**{**batch, **_told(estimator, batch)})
+    rebuilt = out.reconstruction
+    if draw and module.prior is not None:
+        noise = torch.empty_like(out.mean).normal_(generator=generator)
+        z = torch.addcmul(out.mean, noise, torch.exp(0.5 * out.log_var))
+        raw = module.decode(z, out.condition)
+        return columns.draw(module.likelihood, raw, generator)
+    if draw:
+        sd = estimator._to_device(np.sqrt(estimator._residual_variance))
+        noise = torch.empty_like(rebuilt).normal_(generator=generator)
+        rebuilt = torch.addcmul(rebuilt, noise, sd)
+    return columns.from_scaled(rebuilt.cpu().numpy())
 
 
 def _told(estimator: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:

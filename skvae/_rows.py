@@ -270,7 +270,9 @@ def column_means(dataset: RowDataset) -> Tensor:
     for start in range(0, len(dataset), _CHUNK):
         part = slice(start, start + _CHUNK)
         if as_stored:
-            batch = {"x": torch.from_numpy(np.require(x[part], requirements=["C", "W"]))}
+            batch = {
+                "x": torch.from_numpy(np.require(x[part], requirements=["C", "W"]))
+            }
         else:
             batch = dataset.take(part)
         # Missing cells are zero here, and not counted.

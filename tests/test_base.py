@@ -256,3 +256,43 @@ def test_five_lines_make_an_estimator_of_ones_own():
 def test_the_base_class_has_no_recipe():
     with pytest.raises(NotImplementedError):
         BaseAutoencoder(2).fit(X)
+
+
+@pytest.mark.parametrize("kind", [AutoencoderTransformer, VAE])
+@pytest.mark.parametrize("gaps_in_training", [True, False])
+def test_copies_of_an_imputation_spread_as_the_rows_do(kind, gaps_in_training):
+    rng = np.random.default_rng(0)
+    code = rng.normal(size=(400, 1))
+    X = code * [1.0, -1.0, 2.0] + 0.3 * rng.normal(size=(400, 3))
+    gaps = X.copy()
+    gaps[::4, 2] = np.nan
+    model = kind(1, max_iter=40, random_state=0).fit(gaps if gaps_in_training else X)
+    copies = np.stack(model.impute(gaps, n_samples=30, random_state=0))
+    assert not np.ptp(copies[:, ~np.isnan(gaps)], axis=0).any()
+    spread = copies[:, ::4, 2].std(axis=0)
+    assert 0.15 < np.median(spread) < 1.0
+    assert np.corrcoef(copies[:, ::4, 2].mean(axis=0), X[::4, 2])[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("n_samples", [None, 2])
+def test_deterministic_models_fill_the_gaps_of_tables(n_samples):
+    rng = np.random.default_rng(0)
+    level = rng.integers(0, 2, 120)
+    table = pd.DataFrame(
+        {
+            "level": np.where(level, "high", "low"),
+            "value": level * 10.0 + rng.normal(size=120),
+        }
+    )
+    gaps = table.copy()
+    gaps.loc[::5, "level"] = None
+    gaps.loc[1::5, "value"] = np.nan
+    model = AutoencoderTransformer(2, max_iter=60, random_state=0).fit(gaps)
+    filled = model.impute(gaps, n_samples=n_samples, random_state=0)
+    filled = filled if n_samples is None else filled[0]
+    assert (filled.dtypes == gaps.dtypes).all()
+    assert (filled["level"][::5] == table["level"][::5]).mean() > 0.8
+    assert (filled["value"][1::5] - table["value"][1::5]).abs().median() < 3
+    for name in table:
+        seen = gaps[name].notna()
+        assert (filled[name][seen] == gaps[name][seen]).all()
