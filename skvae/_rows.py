@@ -72,8 +72,13 @@ class NumericColumns:
         zeros, ones = np.zeros(d, dtype=X.dtype), np.ones(d, dtype=X.dtype)
         low, high = _ranges(X)
         if scale is None:
-            if not np.isfinite(X.shape[0] * _largest_square(low, high)):
+            if _largest_square(low, high) > float(np.finfo(X.dtype).max) / X.shape[0]:
                 _standardisation(X)
+                raise ValueError(
+                    f"The squares of X overflow {X.dtype}: the input data contains "
+                    "large values and needs to be preprocessed. Use scale='auto', or "
+                    "rescale the columns."
+                )
             return cls(zeros, ones, has_missing=has_missing)
         common = _common_range(X, low, high)
         if common is not None:

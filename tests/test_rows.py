@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.preprocessing import StandardScaler
 
+from skvae import AutoencoderTransformer
 from skvae._rows import NumericColumns, RowBatches, RowDataset, dense_chunks
 
 
@@ -222,3 +223,10 @@ def test_chunks_cover_sparse_rows_in_order(X):
     blocks = list(dense_chunks(sp.csr_array(X), 17))
     assert [len(b) for b in blocks] == [17, 17, 16]
     np.testing.assert_array_equal(np.vstack(blocks), X)
+
+
+def test_unscaled_values_whose_squares_overflow_are_refused():
+    X = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32) * 1e30
+    with pytest.raises(ValueError, match="squares of X overflow float32"):
+        AutoencoderTransformer(2, scale=None, max_iter=2, random_state=0).fit(X)
+    AutoencoderTransformer(2, max_iter=2, random_state=0).fit(X)
