@@ -367,10 +367,10 @@ PROTOCOL = {
 def markdown(rows: list[Row], seeds: list[int]) -> str:
     """Return the page of all sections found in the rows."""
     pages = [
-        f"Defaults of this library. Means over seeds {seeds}, unless said otherwise; one "
-        "thread. *Worst gain*: by how much the held-out loss of a fit fell below that "
-        "of its start, in nats a row, in the seed where it fell least; 0 is a fit that "
-        "kept its start. - is a fit that holds nothing out.\n"
+        f"Defaults of this library. Means over seeds {seeds}, unless said otherwise; "
+        "one thread. *Worst gain*: by how much the held-out loss of a fit fell below "
+        "that of its start, in nats a row, in the seed where it fell least; 0 is a fit "
+        "that kept its start. - is a fit that holds nothing out.\n"
     ]
     for section in SECTIONS:
         found = [row for row in rows if row["section"] == section]

@@ -41,8 +41,8 @@ GROUPS: dict[str, tuple[str, Callable[[Any], Iterator[Any]]]] = {
         _speed_use.transform,
     ),
     "sample": (
-        "`sample` of 100 000 rows against the matrix products of the decoder alone, and "
-        "against them with the normal numbers any sampler has to draw.",
+        "`sample` of 100 000 rows against the matrix products of the decoder alone, "
+        "and against them with the normal numbers any sampler has to draw.",
         _speed_use.sample,
     ),
     "latency": (

@@ -138,7 +138,7 @@ class DeterministicMixin:
         else:
             variance = (squares.mul_(seen)).sum(0) / seen.sum(0).clamp(min=1)
         self._residual_variance = variance.cpu().numpy()
-        self.noise_variance_ = self._residual_variance * columns.scale**2
+        self.noise_variance_ = columns.squared_units(self._residual_variance)
         step = -(-x.numel() * out.mean.shape[1] // _MEASURED_CELLS)
         seen = None if seen is None else seen[::step]
         self._measure_components(x[::step], seen, out.mean[::step])

@@ -128,6 +128,11 @@ class NumericColumns:
             x = np.clip(x, self.low, self.high)
         return x * self.scale + self.center
 
+    def squared_units(self, variance: np.ndarray) -> np.ndarray:
+        """Return variances of scaled columns in the squared units of the data."""
+        # In float64: the square of a large float32 unit overflows.
+        return variance * np.square(self.scale, dtype=np.float64)
+
 
 def _ranges(X: Any) -> tuple[np.ndarray, np.ndarray]:
     d = X.shape[1]

@@ -305,7 +305,8 @@ class VAE(BaseAutoencoder):
                 variance = likelihood.noise_variance(raw).mean(0)
             else:
                 variance = likelihood.noise_variance()
-            self.noise_variance_ = variance.detach().cpu().numpy() * columns.scale**2
+            variance = variance.detach().cpu().numpy()
+            self.noise_variance_ = columns.squared_units(variance)
         collapsed = bool(np.all(self.kl_per_component_ < _COLLAPSED))
         if collapsed and self.n_iter_ and len(dataset) > 1:
             warnings.warn(

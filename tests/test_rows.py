@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.preprocessing import StandardScaler
 
-from skvae import AutoencoderTransformer
+from skvae import VAE, AutoencoderTransformer
 from skvae._rows import NumericColumns, RowBatches, RowDataset, dense_chunks
 
 
@@ -229,4 +229,6 @@ def test_unscaled_values_whose_squares_overflow_are_refused():
     X = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32) * 1e30
     with pytest.raises(ValueError, match="squares of X overflow float32"):
         AutoencoderTransformer(2, scale=None, max_iter=2, random_state=0).fit(X)
-    AutoencoderTransformer(2, max_iter=2, random_state=0).fit(X)
+    for kind in (AutoencoderTransformer, VAE):
+        scaled = kind(2, max_iter=2, random_state=0).fit(X)
+        assert np.isfinite(scaled.noise_variance_).all()
