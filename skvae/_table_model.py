@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from skvae._networks import LinearPlusMLP
+from skvae._smoothing import Smooth, SmoothedNetwork, kernel_of, place_of
 from skvae._table import TableCodec, concat_rows
 from skvae._table_heads import GaussianHeads
 from skvae.corruptions import GaussianNoise
@@ -397,57 +398,49 @@ class TableDecoder(nn.Module):
             dtype=dtype,
         )
         runs = [np.asarray(r) for r in bin_runs] if width > 0 else []
-        self.places = [_place(run) for run in runs]
+        self.places = [place_of(run) for run in runs]
         self.heads = GaussianHeads(gaussian, dtype) if gaussian else None
+        self._joined: SmoothedNetwork | None = None
         for i, run in enumerate(runs):
-            kernel = torch.as_tensor(_kernel(len(run), width), dtype=dtype)
+            kernel = torch.as_tensor(kernel_of(len(run), width), dtype=dtype)
             self.register_buffer(f"kernel{i}", kernel, persistent=False)
 
     def forward(self, z: Tensor) -> Tensor:
         """Return the block of logits."""
-        free = self.mlp(z)
-        if self.places:
-            kernels = [getattr(self, f"kernel{i}") for i in range(len(self.places))]
-            free = _Smooth.apply(free, self.places, kernels)
-        logits = self.linear(z) + free
+        joined = self._joined_network(z)
+        logits = self._plain_logits(z) if joined is None else joined.run(z)
         return logits if self.heads is None else self.heads(logits)
 
+    @property
+    def _kernels(self) -> list[Tensor]:
+        return [getattr(self, f"kernel{i}") for i in range(len(self.places))]
 
-class _Smooth(torch.autograd.Function):
-    """Replace the logits of each run of bins by a weighted mean of its neighbours."""
+    def _plain_logits(self, z: Tensor) -> Tensor:
+        free = self.mlp(z)
+        if self.places:
+            free = Smooth.apply(free, self.places, self._kernels)
+        return self.linear(z) + free
 
-    @staticmethod
-    def forward(ctx: Any, free: Tensor, places: list, kernels: list) -> Tensor:
-        ctx.places, ctx.kernels = places, kernels
-        return _smoothed(free, places, kernels)
+    def _joined_network(self, z: Tensor) -> SmoothedNetwork | None:
+        """Return both paths as one node, None where they need ordinary operations."""
+        sources = (self.mlp.grad_buffers, self.linear.grad_buffers)
+        plain = None in sources or not torch.is_grad_enabled()
+        if plain or self.mlp.dropout or torch.is_autocast_enabled(z.device.type):
+            return None
+        if self._joined is None or self._joined.sources != sources:
+            self._joined = SmoothedNetwork(
+                self.mlp, self.linear, self.places, self._kernels, self._unbound_logits
+            )
+        return self._joined
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple:
-        transposed = [kernel.t() for kernel in ctx.kernels]
-        return _smoothed(grads[0], ctx.places, transposed), None, None
+    def _unbound_logits(self, z: Tensor) -> Tensor:
+        free = self.mlp.plain_forward(z)
+        if self.places:
+            free = Smooth.apply(free, self.places, self._kernels)
+        return self.linear.plain_forward(z) + free
 
-
-def _smoothed(values: Tensor, places: list, kernels: list) -> Tensor:
-    out = values.clone(memory_format=torch.contiguous_format)
-    for place, kernel in zip(places, kernels, strict=True):
-        out[..., place] = values[..., place] @ kernel
-    return out
-
-
-def _place(run: np.ndarray) -> Any:
-    """Return the positions of a run, as a slice where they follow each other."""
-    first, last = int(run[0]), int(run[-1])
-    if last - first + 1 == len(run):
-        return slice(first, last + 1)
-    return torch.as_tensor(run)
-
-
-def _kernel(length: int, width: float) -> np.ndarray:
-    steps = np.arange(length)
-    weights = np.exp(-0.5 * (np.subtract.outer(steps, steps) / width) ** 2)
-    # Products with the denormal numbers far out would cost thirty times more.
-    weights[weights < 1e-9] = 0.0
-    return weights / weights.sum(axis=0)
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_joined": None}
 
 
 def start_at_mixture(

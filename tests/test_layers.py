@@ -27,7 +27,7 @@ LAYERS = (
     "_table_model",
     "_jacobian _layerwise _inference",
     "_networks _starts _learned_prior",
-    "_factories _flat _conditions _imputing _defaults",
+    "_factories _flat _conditions _imputing _defaults _smoothing",
     "objectives likelihoods corruptions priors _table _table_heads",
     "_fused _optimizer _plan _rows",
     "_random _docs _compat _threads _summary",

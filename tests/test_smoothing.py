@@ -1,0 +1,88 @@
+"""Smoothing the last weights of a decoder is smoothing its outputs."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from skvae._flat import FlatParameters
+from skvae._table_model import TableDecoder
+
+# One run of neighbouring bins, one of bins with a code in between, free codes.
+RUNS = ([1, 2, 3, 4, 5], [7, 8, 10, 11])
+
+
+@pytest.fixture
+def decoder():
+    generator = torch.Generator().manual_seed(0)
+    net = TableDecoder(
+        3,
+        14,
+        (8, 6),
+        "silu",
+        bin_runs=[np.array(run) for run in RUNS],
+        width=1.5,
+        generator=generator,
+        dtype=torch.float64,
+    )
+    with torch.no_grad():
+        for p in net.parameters():
+            p.normal_(generator=generator)
+    return net
+
+
+def _pass(net, z):
+    z = z.clone().requires_grad_()
+    out = net(z)
+    (out * torch.arange(out.numel(), dtype=out.dtype).view_as(out)).sum().backward()
+    grads = {name: p.grad.clone() for name, p in net.named_parameters()}
+    return out.detach(), z.grad, grads
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (2, 4, 3)])
+def test_one_node_has_the_outputs_and_gradients_of_the_graph(decoder, shape):
+    z = torch.randn(shape, generator=torch.Generator().manual_seed(1)).double()
+    expected = _pass(copy.deepcopy(decoder), z)
+    flat = FlatParameters(decoder)
+    flat.bind()
+    for _ in range(2):
+        flat.zero_grad()
+        found = _pass(decoder, z)
+        assert decoder._joined is not None
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_changed_weights_are_smoothed_anew(decoder):
+    z = torch.ones(2, 3, dtype=torch.float64)
+    flat = FlatParameters(decoder)
+    flat.bind()
+    decoder(z)
+    flat.data.mul_(1.1)
+    with torch.no_grad():
+        expected = decoder(z)
+    torch.testing.assert_close(decoder(z).detach(), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_second_derivatives_come_from_the_graph(decoder):
+    flat = FlatParameters(decoder)
+    flat.bind()
+    z = torch.ones(2, 3, dtype=torch.float64, requires_grad=True)
+    (first,) = torch.autograd.grad(decoder(z).sum(), z, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), z)
+    flat.release()
+    (first,) = torch.autograd.grad(decoder(z).sum(), z, create_graph=True)
+    (expected,) = torch.autograd.grad(first.square().sum(), z)
+    torch.testing.assert_close(second, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_a_bound_decoder_can_be_copied(decoder):
+    flat = FlatParameters(decoder)
+    flat.bind()
+    z = torch.ones(2, 3, dtype=torch.float64)
+    expected = decoder(z).detach()
+    flat.release()
+    for other in (copy.deepcopy(decoder), pickle.loads(pickle.dumps(decoder))):
+        assert other._joined is None
+        torch.testing.assert_close(other(z).detach(), expected)
