@@ -19,9 +19,11 @@ _SECTIONS = (
         "One configuration for all tables: `VAE().fit(frame).sample(n)`. `copula` is a "
         "Gaussian copula, `cart` draws column after column from the leaves of decision "
         "trees, `mixture` is an EM mixture of independent columns. The row of the real "
-        "hold-out says how far two samples of the same table lie apart. Sequential "
-        "trees are a strong baseline, ahead in several columns; they draw values of "
-        "real rows and have neither likelihood nor codes. Made by "
+        "hold-out says how far two samples of the same table lie apart; `resampled` "
+        "are training rows drawn with replacement, the noise of a finite sample alone. "
+        "TVAE takes no missing cells: it was given medians, and a level of their own. "
+        "Sequential trees are a strong baseline, ahead in several columns; they draw "
+        "values of real rows and have neither likelihood nor codes. Made by "
         "`benchmarks/tables.py`.",
     ),
     (
@@ -34,6 +36,12 @@ _SECTIONS = (
         "Speed",
         "Side by side in one run, with the loop one would write by hand. Made by "
         "`benchmarks/speed.py`.",
+    ),
+    (
+        "gpu",
+        "On an accelerator",
+        "Fits beside a plain loop and the limits of the device. Made by "
+        "`benchmarks/gpu.py`.",
     ),
 )
 _HEAD = """# How good is it?

@@ -137,7 +137,9 @@ callbacks : list of skorch callbacks or None, default=None
 """,
     "net_params": """
 net_params : dict or None, default=None
-    Anything else a skorch net takes, such as ``{"optimizer": torch.optim.SGD}``.
+    Anything else a skorch net takes, such as ``{"optimizer": torch.optim.SGD}`` or
+    ``{"accelerator": accelerate.Accelerator(mixed_precision="bf16")}``, which then
+    chooses the device. Either takes skorch's own, slower step.
 """,
     "input_noise": """
 input_noise : float or "auto", default="auto"

@@ -135,7 +135,10 @@ class Fitting:
         self.seeds = draw_seeds(est.random_state)
         container = Container.of(self.user_X)
         X = est._validate(self.user_X, reset=not self.go_on)
-        self.device = device_of(est.device)
+        accelerator = (est.net_params or {}).get("accelerator")
+        self.device = device_of(
+            est.device if accelerator is None else accelerator.device
+        )
         context = est._init_callback_context(max_subtasks=None)
         context.call_on_fit_task_begin(estimator=est, X=self.user_X, y=self._hook_y)
         if not self.go_on:

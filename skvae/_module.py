@@ -159,7 +159,7 @@ class AutoencoderModule(nn.Module):
 
     def posterior(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return mean and log-variance of the posterior, or the code and None."""
-        parameters = self.encoder(inputs)
+        parameters = self.encoder(inputs).to(inputs.dtype)
         if self.prior is None:
             if self.code_activation is not None:
                 parameters = self.code_activation(parameters)
@@ -189,7 +189,8 @@ class AutoencoderModule(nn.Module):
             z, _ = self.posterior(inputs)
             mean, log_var, kl, n_samples = z, None, None, 1
         else:
-            parameters = self.encoder(inputs)
+            # Autocast may have left half precision, too little for a divergence.
+            parameters = self.encoder(inputs).to(inputs.dtype)
             n_samples = self.n_importance_samples
             z, kl = _Reparameterise.apply(parameters, self._noise_like(parameters))
             k = z.shape[-1]

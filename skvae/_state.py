@@ -92,10 +92,17 @@ def _rebuilt_net(kind: type, state: dict[str, Any], stored: dict[str, Any]) -> A
         TrainingPlan(**stored["plan"]),
         device=device,
         shuffle_generator=torch_generator(0),
-        net_params=state["net_params"],
+        net_params=_without_accelerator(state["net_params"]),
     )
     net.load_plain_state(stored)
     return net
+
+
+def _without_accelerator(net_params: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return what a net that is not trained needs: an accelerator would wrap it."""
+    if net_params is None:
+        return None
+    return {k: v for k, v in net_params.items() if k != "accelerator"}
 
 
 def _available(device: str) -> str:

@@ -201,7 +201,9 @@ class _TableLogProb(torch.autograd.Function):
         (grad,) = grads
         share = grad.unsqueeze(-1) if known is None else grad.unsqueeze(-1) * known
         share = share.expand(sums.shape)
-        gradient = (share / sums) @ member.t()
+        # Whatever runs in half precision around it.
+        with torch.autocast(powers.device.type, enabled=False):
+            gradient = (share / sums) @ member.t()
         gradient.mul_(powers).neg_()
         gradient.scatter_add_(-1, index, share.contiguous())
         return gradient, None, None, None

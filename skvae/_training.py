@@ -179,13 +179,18 @@ class AutoencoderNet(NeuralNet):
         with self._held_out_noise():
             return _plain_step(super().validation_step(batch, **fit_params))
 
+    @property
+    def place(self) -> torch.device:
+        """Device of the module; an accelerator chooses it, and `device` is None."""
+        return next(self.module_.parameters()).device
+
     @contextmanager
     def _held_out_noise(self) -> Iterator[None]:
         """Let a denoising model corrupt held-out rows, alike at every call."""
         module = self.module_
         seed = getattr(module, "held_out_seed", None)
         if seed is not None:
-            module.held_out_noise = torch_generator(seed, self.device)
+            module.held_out_noise = torch_generator(seed, self.place)
         try:
             yield
         finally:
@@ -237,7 +242,7 @@ class AutoencoderNet(NeuralNet):
             generators["noise"] = noise
         state: dict[str, Any] = {
             "weights": {k: _array(v) for k, v in self.module_.state_dict().items()},
-            "device": str(self.device),
+            "device": str(self.place),
             "plan": asdict(self.plan),
             "history": history_rows(self),
             "generators": {
@@ -258,20 +263,22 @@ class AutoencoderNet(NeuralNet):
             if name == "shuffle":
                 self.shuffle_generator.set_state(saved)
                 continue
-            kind = "cpu" if len(saved) > 100 else self.device
-            if torch.device(kind).type == torch.device(self.device).type:
+            kind = "cpu" if len(saved) > 100 else self.place
+            if torch.device(kind).type == self.place.type:
                 self.module_.noise = torch.Generator(device=kind)
                 self.module_.noise.set_state(saved)
         if "optimizer" in state:
             _load_optimizer(self.optimizer_, state["optimizer"])
         if "frozen_noise" in state:
             frozen = torch.as_tensor(np.array(state["frozen_noise"]))
-            self.module_.frozen_noise = frozen.to(self.device)
+            self.module_.frozen_noise = frozen.to(self.place)
         self.module_.eval()
 
     def take_over(self, earlier: AutoencoderNet) -> None:
         """Go on with the optimiser and shuffling of an earlier net of this module."""
-        _load_optimizer(self.optimizer_, _plain_optimizer(earlier.optimizer_))
+        # The moments of a whole fit are not stored with it, so nothing may need them.
+        if earlier.plan.schedule == "constant":
+            _load_optimizer(self.optimizer_, _plain_optimizer(earlier.optimizer_))
         self.shuffle_generator.set_state(earlier.shuffle_generator.get_state())
 
     def _read_callbacks(self) -> None:
@@ -428,13 +435,14 @@ def make_net(
         from skorch.hf import AccelerateMixin
 
         kind = type("AcceleratedNet", (AccelerateMixin, AutoencoderNet), {})
+        device = None  # The accelerator places the module and the rows.
     own = [_cloned(cb) for cb in callbacks or ()]
     own += [_cloned(cb) for cb in extra.pop("callbacks", None) or ()]
     settings: dict[str, Any] = {
         "lr": plan.learning_rate,
         "max_epochs": plan.max_iter,
         "batch_size": plan.batch_size,
-        "device": str(device),
+        "device": None if device is None else str(device),
         "verbose": verbose,
     }
     net = kind(

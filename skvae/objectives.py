@@ -29,6 +29,8 @@ __all__ = [
     "kl_bernoulli",
 ]
 
+_AUTOCAST_DEVICES = ("cpu", "cuda", "mps")
+
 
 @dataclass(frozen=True)
 class Term:
@@ -390,6 +392,13 @@ class Objective(nn.Module):
         parts : list of Tensor of shape ()
             Mean of each term over the rows, in the order of `names`.
         """
+        for kind in filter(torch.is_autocast_enabled, _AUTOCAST_DEVICES):
+            # Networks may run in half precision; sums of nats may not.
+            with torch.autocast(kind, enabled=False):
+                return self._combined(model, _in_full_precision(out))
+        return self._combined(model, out)
+
+    def _combined(self, model: Any, out: Any) -> tuple[Tensor, list[Tensor]]:
         total, penalty, parts = None, None, []
         for term in self.terms:
             value = term(model, out, self.progress)
@@ -412,3 +421,10 @@ class Objective(nn.Module):
         return (values * out.weight).sum() / (
             out.weight.sum() * (values.numel() // out.weight.numel())
         )
+
+
+def _in_full_precision(out: Any) -> Any:
+    half = (torch.float16, torch.bfloat16)
+    return type(out)(
+        *(v.float() if isinstance(v, Tensor) and v.dtype in half else v for v in out)
+    )

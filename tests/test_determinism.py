@@ -283,6 +283,12 @@ def test_partial_fit_goes_on_after_pickling_as_if_nothing_had_happened(model, X)
     _assert_same_bits(through, stopped, X)
 
 
+def test_partial_fit_after_a_fit_does_not_tell_a_pickle_from_the_model(model, X):
+    fitted = clone(model).fit(X)
+    again = _pickled(fitted)
+    _assert_same_bits(fitted.partial_fit(X), again.partial_fit(X), X)
+
+
 def test_warm_start_goes_on_from_the_weights_of_the_last_fit(X):
     model = AutoencoderTransformer(2, max_iter=5, warm_start=True, random_state=0)
     first = model.fit(X).score(X)
