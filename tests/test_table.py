@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import logsumexp
@@ -22,6 +23,7 @@ from skvae._table import (
     missing_cells,
     mixture_log_prob,
 )
+from skvae._table_model import _Embedding
 
 RNG = np.random.default_rng
 
@@ -388,3 +390,19 @@ def test_tiny_tables_fit_and_sample(n):
     table = mixed_table(60).iloc[:n]
     model = VAE(max_iter=3, random_state=0).fit(table)
     assert (model.sample(5, random_state=0).dtypes == table.dtypes).all()
+
+
+def test_the_gradient_of_an_embedding_is_that_of_torch():
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(7, 3, generator=generator, dtype=torch.float64)
+    index = torch.randint(0, 7, (5, 4), generator=generator)
+    weight = torch.randn(5, 4, 3, generator=generator, dtype=torch.float64)
+    grads = []
+    for function in (
+        _Embedding.apply,
+        lambda t, i: torch.nn.functional.embedding(i, t),
+    ):
+        leaf = table.clone().requires_grad_()
+        (function(leaf, index) * weight).sum().backward()
+        grads.append(leaf.grad)
+    torch.testing.assert_close(*grads)
