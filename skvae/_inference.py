@@ -16,6 +16,7 @@ from skvae._rows import dense_chunks
 from skvae.likelihoods import Gaussian
 
 _ROWS = 1024  # Rows whose layers stay in the cache.
+_FEW = 64  # Rows whose layers are worth keeping.
 
 
 class FoldedEncoder:
@@ -67,10 +68,10 @@ class FoldedEncoder:
         """Encode validated rows, dense or sparse."""
         codes = np.empty((X.shape[0], self.k), dtype=self.dtype)
         parts = torch.from_numpy(codes).split(_ROWS)
-        layers = None
+        layers = self.products.layers(min(X.shape[0], _ROWS))
         for rows, out in zip(self._blocks(X), parts, strict=True):
-            if layers is None or len(rows) < _ROWS:
-                layers = self.products.layers(len(rows))
+            if out.shape[0] < layers.n:
+                layers = self.products.layers(out.shape[0])
             if self.center is None:
                 layers.rows.copy_(rows)
             else:
@@ -78,6 +79,7 @@ class FoldedEncoder:
             z = layers(out)
             for activation in self.outputs:
                 z.copy_(activation(z))
+        self.products.keep(layers)
         return codes
 
     def _blocks(self, X: Any) -> Iterable[Tensor]:
@@ -195,10 +197,21 @@ class _Products:
         layers = [[w, b[:, None]] for w, b in zip(weights[:-1], biases, strict=True)]
         layers.append([*paths, network.bias.detach()[:n_out, None]])
         self.matrices = [torch.cat(layer, 1).t().contiguous() for layer in layers]
+        # Taken and put back whole, so that two threads never share one.
+        self._spare: list[_Layers] = []
 
     def layers(self, n: int) -> _Layers:
-        """Return the layers of n rows, with their memory."""
-        return _Layers(self, n)
+        """Return the layers of n rows, with memory that nobody else uses."""
+        try:
+            spare = self._spare.pop()
+        except IndexError:
+            return _Layers(self, n)
+        return spare if spare.n == n else _Layers(self, n)
+
+    def keep(self, layers: _Layers) -> None:
+        """Keep the layers of few rows: making them costs as much as their products."""
+        if layers.n <= _FEW and not self._spare:
+            self._spare.append(layers)
 
 
 class _Layers:
@@ -213,6 +226,7 @@ class _Layers:
     """
 
     def __init__(self, products: _Products, n: int):
+        self.n = n
         matrices = products.matrices
         inputs = [matrices[0].new_ones(n, len(m)) for m in matrices]
         if products.shares_rows:

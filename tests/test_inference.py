@@ -1,6 +1,7 @@
 """Products with folded matrices give what the module gives, and notice changes."""
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -138,3 +139,13 @@ def test_a_missing_cell_is_refused_although_none_was_looked_for(rows):
     gap[1, 2] = np.nan
     with pytest.raises(ValueError, match="contains NaN"):
         model.transform(gap)
+
+
+def test_threads_do_not_share_the_memory_of_layers(rows):
+    model = AutoencoderTransformer(2, max_iter=2, random_state=0).fit(rows)
+    expected = [model.transform(rows[i : i + 1]) for i in range(len(rows))]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda i: model.transform(rows[i : i + 1]), range(300)))
+    np.testing.assert_array_equal(np.stack(found), np.stack(expected))
+    few, more = model.transform(rows[:3]), model.transform(rows[:5])
+    np.testing.assert_allclose(few, more[:3], rtol=1e-9)
