@@ -40,17 +40,17 @@ def _autoencoder(d, hidden, k, heads=1):
     return encoder, _mlp([k, *hidden[::-1], d])
 
 
-def raw_loop(X, hidden, k, batch, epochs, *, fused=False, loader=False):
-    """Train as an idiomatic PyTorch script does."""
+def raw_loop(X, hidden, k, batch, epochs, *, fused=False, loader=False, device="cpu"):
+    """Train as an idiomatic PyTorch script does, its rows on the device."""
     encoder, decoder = _autoencoder(X.shape[1], hidden, k)
-    net = nn.Sequential(encoder, decoder)
+    net = nn.Sequential(encoder, decoder).to(device)
     optimiser = torch.optim.Adam(net.parameters(), 1e-3, fused=fused)
-    X = torch.from_numpy(X)
+    X = torch.from_numpy(X).to(device)
     rows = torch.utils.data.DataLoader(
         torch.utils.data.TensorDataset(X), batch_size=batch, shuffle=True
     )
     for _ in range(epochs):
-        order = torch.randperm(len(X))
+        order = torch.randperm(len(X), device=device)
         batches = rows if loader else ((X[i],) for i in order.split(batch))
         for (x,) in batches:
             optimiser.zero_grad()
@@ -106,7 +106,7 @@ def mlp_regressor(X, hidden, k, batch, epochs):
     net.fit(X, X)
 
 
-def ours(kind, X, hidden, k, batch, epochs):
+def ours(kind, X, hidden, k, batch, epochs, device="auto"):
     """Train our estimator: same sizes, nothing held out."""
     # The raw VAE loop learns one variance a column too.
     settings = {"noise": "feature"} if kind is VAE else {"input_noise": 0.0}
@@ -121,6 +121,7 @@ def ours(kind, X, hidden, k, batch, epochs):
         init="random",
         scale=None,
         random_state=0,
+        device=device,
         **settings,
     ).fit(X)
 

@@ -12,8 +12,8 @@ longer; the share is that floor over our time, so 1 is the limit of the machine.
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from _machine import table, write
-from torch import nn
+from _speed_fit import ours, raw_loop, rounds_of
 
 from skvae import VAE, AutoencoderTransformer
 
@@ -36,55 +36,11 @@ WORKLOADS = {
 _PARAMETER_PASSES, _LAYER_PASSES = 8, 6
 
 
-def plain_loop(
-    X: np.ndarray, hidden: Any, k: int, batch: int, epochs: int, device: str
-) -> None:
-    """Train as a script does that keeps its rows on the device."""
-    sizes = [X.shape[1], *hidden, k, *hidden[::-1], X.shape[1]]
-    layers: list[nn.Module] = []
-    for fan_in, fan_out in pairwise(sizes):
-        layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
-    code = 2 * len(hidden) + 1
-    layers = [layer for i, layer in enumerate(layers[:-1]) if i != code]
-    net = nn.Sequential(*layers).to(device)
-    optimiser = torch.optim.Adam(net.parameters(), 1e-3, fused=True)
-    x_all = torch.from_numpy(X).to(device)
-    for _ in range(epochs):
-        for index in torch.randperm(len(X), device=device).split(batch):
-            x = x_all[index]
-            optimiser.zero_grad()
-            nn.functional.mse_loss(net(x), x).backward()
-            optimiser.step()
-
-
-def ours(
-    kind: Any, X: np.ndarray, hidden: Any, k: int, batch: int, epochs: int, device: str
-) -> None:
-    """Fit our estimator with the same sizes and nothing held out."""
-    settings = {"noise": "feature"} if kind is VAE else {"input_noise": 0.0}
-    kind(
-        k,
-        hidden_layer_sizes=hidden,
-        activation="relu",
-        batch_size=batch,
-        max_iter=epochs,
-        learning_rate_init=1e-3,
-        early_stopping=False,
-        init="random",
-        scale=None,
-        random_state=0,
-        device=device,
-        **settings,
-    ).fit(X)
-
-
-def seconds_of(function: Callable[[], Any], device: str) -> float:
-    """Return the wall seconds of a call, the device's queue included."""
-    started = time.perf_counter()
-    function()
+def finished(function: Callable[..., Any], *args: Any, device: str) -> None:
+    """Call a function and wait for what it queued on the device."""
+    function(*args, device=device)
     if device.startswith("cuda"):
         torch.cuda.synchronize()
-    return time.perf_counter() - started
 
 
 def limits(device: str) -> tuple[float, float]:
@@ -93,9 +49,13 @@ def limits(device: str) -> tuple[float, float]:
     a, b = torch.randn(n, n, device=device), torch.randn(n, n, device=device)
     source = torch.randn(n * n, device=device)
     target = torch.empty_like(source)
-    products = [seconds_of(lambda: a @ b, device) for _ in range(10)]
-    copies = [seconds_of(lambda: target.copy_(source), device) for _ in range(10)]
-    return n**3 / min(products), 2 * source.nbytes / min(copies)
+    works = {
+        "product": lambda device: a @ b,
+        "copy": lambda device: target.copy_(source),
+    }
+    bound = {k: partial(finished, work, device=device) for k, work in works.items()}
+    found = rounds_of(bound, 10)
+    return n**3 / min(found["product"]), 2 * source.nbytes / min(found["copy"])
 
 
 def floor_seconds(
@@ -118,21 +78,16 @@ def measured(options: argparse.Namespace) -> list[dict[str, Any]]:
     for name, (n, d, *sizes) in WORKLOADS.items():
         X = np.random.default_rng(0).normal(size=(n, d)).astype(np.float32)
         contenders: dict[str, Any] = {
-            "plain loop": plain_loop,
-            "AutoencoderTransformer": lambda *a: ours(AutoencoderTransformer, *a),
-            "VAE": lambda *a: ours(VAE, *a),
+            "plain loop": partial(raw_loop, fused=True),
+            "AutoencoderTransformer": partial(ours, AutoencoderTransformer),
+            "VAE": partial(ours, VAE),
         }
-        found: dict[str, list[float]] = {label: [] for label in contenders}
-        for i in range(options.rounds + 1):
-            for label, contender in contenders.items():
-
-                def call(f: Any = contender, X: Any = X, sizes: Any = sizes) -> None:
-                    f(X, *sizes, options.device)
-
-                spent = seconds_of(call, options.device)
-                if i:
-                    found[label].append(spent)
-        least, bound = floor_seconds(n, d, *sizes, rates)
+        bound = {
+            label: partial(finished, contender, X, *sizes, device=options.device)
+            for label, contender in contenders.items()
+        }
+        found = rounds_of(bound, options.rounds)
+        least, limit = floor_seconds(n, d, *sizes, rates)
         loop = np.array(found["plain loop"])
         for label, times in found.items():
             median = float(np.median(times))
@@ -142,7 +97,7 @@ def measured(options: argparse.Namespace) -> list[dict[str, Any]]:
                 "seconds": median,
                 "rows_per_second": n * sizes[-1] / median,
                 "share_of_floor": least / median,
-                "floor": bound,
+                "floor": limit,
                 "ratio": float(np.median(np.array(times) / loop)),
             }
             print(*_cells(row), sep=" | ", flush=True)

@@ -89,8 +89,11 @@ def _guesses(estimator: Any, X: Any, generator: torch.Generator, *, draw: bool) 
         return _decoded(estimator, X, generator, draw=draw)
     if module.prior is None or not (columns.kind == "table" or columns.has_missing):
         return _refined(estimator, X, generator, draw=draw)
-    dataset = estimator._dataset(X, _coded(estimator, X, unknown_missing=True))
-    n_draws = _DRAWS_TABLE if columns.kind == "table" else _DRAWS
+    rows, n_draws = None, _DRAWS
+    if columns.kind == "table":
+        rows = columns.coded(X, estimator._dtype, unknown_missing=True)
+        n_draws = _DRAWS_TABLE
+    dataset = estimator._dataset(X, rows)
     parts = []
     with estimator._inference():
         for _, batch in estimator._chunks(dataset, repeats=n_draws):
@@ -100,21 +103,11 @@ def _guesses(estimator: Any, X: Any, generator: torch.Generator, *, draw: bool) 
     return columns.joined(parts)
 
 
-def _coded(estimator: Any, X: Any, *, unknown_missing: bool) -> dict[str, Any] | None:
-    """Return the codes and values of rows of a table, None for numeric rows."""
-    columns = estimator._columns
-    if columns.kind != "table":
-        return None
-    codes = columns.codec.encode(X, unknown_missing=unknown_missing)
-    values = columns.codec.encode_values(X, codes).astype(estimator._dtype)
-    return {"x": codes.astype(np.int64), "values": values}
-
-
 def _decoded(estimator: Any, X: Any, generator: torch.Generator, *, draw: bool) -> Any:
     """Return what a deterministic model decodes from the codes of rows of a table."""
     columns, module = estimator._columns, estimator._module
     # It met missing cells as a value of their columns, and encodes them as such.
-    dataset = estimator._dataset(X, _coded(estimator, X, unknown_missing=False))
+    dataset = estimator._dataset(X, columns.coded(X, estimator._dtype))
     parts = []
     with estimator._inference():
         for _, batch in estimator._chunks(dataset):

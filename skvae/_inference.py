@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -67,11 +67,10 @@ class FoldedEncoder:
     def __call__(self, X: Any) -> np.ndarray:
         """Encode validated rows, dense or sparse."""
         codes = np.empty((X.shape[0], self.k), dtype=self.dtype)
-        parts = torch.from_numpy(codes).split(_ROWS)
-        layers = self.products.layers(min(X.shape[0], _ROWS))
-        for rows, out in zip(self._blocks(X), parts, strict=True):
-            if out.shape[0] < layers.n:
-                layers = self.products.layers(out.shape[0])
+        outs, blocks = torch.from_numpy(codes).split(_ROWS), self.products.blocks
+        for layers, rows, out in zip(
+            blocks(len(codes)), self._blocks(X), outs, strict=True
+        ):
             if self.center is None:
                 layers.rows.copy_(rows)
             else:
@@ -79,7 +78,6 @@ class FoldedEncoder:
             z = layers(out)
             for activation in self.outputs:
                 z.copy_(activation(z))
-        self.products.keep(layers)
         return codes
 
     def _blocks(self, X: Any) -> Iterable[Tensor]:
@@ -115,11 +113,13 @@ class FoldedDecoder:
         matrix = self.products.matrices[-1]
         matrix[:, : self.d] *= scale
         matrix[-1, : self.d] += center
-        # exp(softplus(a)) is 1 + exp(a): a floored deviation is a sum.
-        self.floor = likelihood.noise_floor * scale
+        self.sd: Tensor | None = None
         if likelihood.noise == "heteroscedastic":
+            # exp(softplus(a)) is 1 + exp(a): a floored deviation is a sum.
+            self.floor = likelihood.noise_floor * scale
             matrix[-1, self.d :] += likelihood.log_scale + scale.log()
-        self.sd = likelihood.noise_variance().sqrt().to(like) * scale
+        else:
+            self.sd = likelihood.noise_variance().sqrt().to(like) * scale
         self.bounds = None
         if columns.low is not None:
             self.bounds = (columns.low * scale + center, columns.high * scale + center)
@@ -139,19 +139,16 @@ class FoldedDecoder:
         """Draw the row of each code."""
         rows = torch.empty((len(z), self.d), dtype=z.dtype)
         size = min(len(z), _ROWS)
-        layers = self.products.layers(size)
         outputs = rows.new_empty(size, self.n_outputs)
-        noise = rows.new_empty(size, self.d)
-        for codes, row in zip(z.split(_ROWS), rows.split(_ROWS), strict=True):
-            if len(codes) < size:
-                size = len(codes)
-                layers = self.products.layers(size)
-                outputs, noise = outputs[:size], noise[:size]
+        noises = rows.new_empty(size, self.d)
+        for layers, codes, row in zip(
+            self.products.blocks(len(z)), z.split(_ROWS), rows.split(_ROWS), strict=True
+        ):
             layers.rows.copy_(codes)
-            raw, sd = layers(outputs), self.sd
-            if self.n_outputs > self.d:
+            raw, sd = layers(outputs[: layers.n]), self.sd
+            if sd is None:
                 sd = raw[:, self.d :].exp_().add_(self.floor)
-            noise.normal_(generator=generator)
+            noise = noises[: layers.n].normal_(generator=generator)
             torch.addcmul(raw[:, : self.d], noise, sd, out=row)
             if self.bounds is not None:
                 row.clamp_(*self.bounds)
@@ -200,18 +197,24 @@ class _Products:
         # Taken and put back whole, so that two threads never share one.
         self._spare: list[_Layers] = []
 
-    def layers(self, n: int) -> _Layers:
-        """Return the layers of n rows, with memory that nobody else uses."""
+    def blocks(self, n: int) -> Iterator[_Layers]:
+        """Yield the layers of each block of n rows; memory that nobody else uses."""
+        layers = None
+        for start in range(0, n, _ROWS):
+            size = min(n - start, _ROWS)
+            if layers is None or layers.n != size:
+                layers = self._taken(size)
+            yield layers
+        # Making the layers of few rows costs as much as their products.
+        if layers is not None and layers.n <= _FEW and not self._spare:
+            self._spare.append(layers)
+
+    def _taken(self, n: int) -> _Layers:
         try:
             spare = self._spare.pop()
         except IndexError:
             return _Layers(self, n)
         return spare if spare.n == n else _Layers(self, n)
-
-    def keep(self, layers: _Layers) -> None:
-        """Keep the layers of few rows: making them costs as much as their products."""
-        if layers.n <= _FEW and not self._spare:
-            self._spare.append(layers)
 
 
 class _Layers:

@@ -7,7 +7,6 @@ the outputs of a batch; elsewhere the outputs are smoothed.
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import numpy as np
@@ -43,11 +42,11 @@ class SmoothedNetwork(BoundNetwork):
     kernels : list of Tensor
         Weights of the neighbours within each run.
     plain : callable
-        The same function by ordinary operations.
+        The same function, differentiable any number of times.
     """
 
     def __init__(self, mlp: Any, linear: Any, places: list, kernels: list, plain: Any):
-        vars(self).update(vars(copy.copy(mlp.grad_buffers)))
+        vars(self).update(vars(mlp.grad_buffers))
         # What these views belong to: a network bound anew needs new ones.
         self.sources = (mlp.grad_buffers, linear.grad_buffers)
         other = linear.grad_buffers

@@ -58,14 +58,21 @@ class TableColumns:
 
     def to_rows(self, X: Any, dtype: Any) -> dict[str, np.ndarray]:
         """Return the codes and normal scores of rows."""
-        codes = self.codec.encode(X)
-        unknown = (codes < 0).any(axis=0)
+        rows = self.coded(X, dtype)
+        unknown = (rows["x"] < 0).any(axis=0)
         if unknown.any():
             name = self.codec.columns[int(unknown.argmax())].name
             raise ValueError(
                 f"Column {name!r} has missing cells, but had none in training. Fill "
                 "them first, by `impute` for example, or fit on rows that have some."
             )
+        return rows
+
+    def coded(
+        self, X: Any, dtype: Any, *, unknown_missing: bool = False
+    ) -> dict[str, np.ndarray]:
+        """Return codes and normal scores of rows; -1 is a cell that is not known."""
+        codes = self.codec.encode(X, unknown_missing=unknown_missing)
         values = self.codec.encode_values(X, codes).astype(dtype)
         return {"x": codes.astype(np.int64), "values": values}
 
@@ -440,6 +447,7 @@ class TableDecoder(nn.Module):
         return [getattr(self, f"kernel{i}") for i in range(len(self.places))]
 
     def _plain_logits(self, z: Tensor) -> Tensor:
+        """Return the block of logits, each path by itself."""
         free = self.mlp(z)
         if self.places:
             free = Smooth.apply(free, self.places, self._kernels)
@@ -453,15 +461,9 @@ class TableDecoder(nn.Module):
             return None
         if self._joined is None or self._joined.sources != sources:
             self._joined = SmoothedNetwork(
-                self.mlp, self.linear, self.places, self._kernels, self._unbound_logits
+                self.mlp, self.linear, self.places, self._kernels, self._plain_logits
             )
         return self._joined
-
-    def _unbound_logits(self, z: Tensor) -> Tensor:
-        free = self.mlp.plain_forward(z)
-        if self.places:
-            free = Smooth.apply(free, self.places, self._kernels)
-        return self.linear.plain_forward(z) + free
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_joined": None}

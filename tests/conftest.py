@@ -18,6 +18,14 @@ from sklearn.datasets import (
     load_wine,
 )
 
+ESTIMATORS = (
+    "AutoencoderTransformer",
+    "DenoisingAutoencoder",
+    "ContractiveAutoencoder",
+    "VAE",
+    "ConditionalVAE",
+)
+
 settings.register_profile("skvae", deadline=None, derandomize=True)
 settings.load_profile("skvae")
 
@@ -33,6 +41,14 @@ def pytest_collection_modifyitems(items):
     skip = pytest.mark.skip(reason="needs a CUDA device, and there is none")
     for item in on_gpu:
         item.add_marker(skip)
+
+
+@pytest.fixture(params=ESTIMATORS)
+def kind(request):
+    """Each of the five estimators; some files have a choice of their own."""
+    import skvae
+
+    return getattr(skvae, request.param)
 
 
 def _numpy_state():

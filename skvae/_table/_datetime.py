@@ -113,7 +113,7 @@ class TimeColumn:
         """Return the code a condition on this column admits."""
         steps = self._steps(pd.Series([self.exact(value)]).dt.as_unit(self.unit))
         numeric = self.numeric
-        low, high = numeric.low.min(initial=np.inf), numeric.high.max(initial=-np.inf)
+        low, high = numeric.extent
         if not np.isnan(steps[0]) and not low <= steps[0] <= high:
             first, last = self._dates(np.array([low, high]))
             raise ValueError(

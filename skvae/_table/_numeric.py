@@ -195,7 +195,7 @@ class NumericColumn:
             if not self.has_missing:
                 raise ValueError(f"Column {self.name!r} has no missing cells.")
             return np.array([self.missing_code])
-        low, high = self.low.min(initial=np.inf), self.high.max(initial=-np.inf)
+        low, high = self.extent
         if not low <= number <= high:
             raise ValueError(
                 f"Column {self.name!r} lies in [{low:g}, {high:g}] in training; got "
@@ -207,6 +207,11 @@ class NumericColumn:
                 f"the condition {value!r}."
             )
         return self.encode(np.array([number]))
+
+    @property
+    def extent(self) -> tuple[float, float]:
+        """Lowest and highest number of the training rows."""
+        return self.low.min(initial=np.inf), self.high.max(initial=-np.inf)
 
     def exact(self, value: Any) -> float:
         """Return the number a condition asks for, NaN for a missing cell."""
