@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 
+from skvae._autoregressive import AutoregressiveLikelihood
 from skvae._module import AutoencoderModule
 from skvae._networks import LinearPlusMLP, build_network, tied_decoder
-from skvae._table_model import TableDecoder, TableFeatures, TableLikelihood
+from skvae._table_likelihood import TableLikelihood
+from skvae._table_model import TableDecoder, TableFeatures
 from skvae.corruptions import make_corruption
 from skvae.likelihoods import LIKELIHOODS
 from skvae.priors import (
@@ -23,8 +25,9 @@ from skvae.priors import (
     VampPrior,
 )
 
-# Below one, codes of a table carry more; the learned prior follows them.
-_BETA_TABLE = 0.7
+# Below one, codes of a table carry more; the learned prior follows them. They need to
+# carry less where columns tell each other something as well.
+_BETA_TABLE, _BETA_CONTEXT = 0.7, 0.85
 
 
 @dataclass
@@ -60,7 +63,8 @@ class Architecture:
     dtype : str
         Of the parameters.
     table : dict
-        For a table: "sizes" of its columns' codes, "bin_runs", "n_mixture", "width".
+        For a table: "sizes" of its columns' codes, "bin_runs", "n_mixture", "width",
+        "gaussian", "entry_width".
     """
 
     n_features: int
@@ -103,7 +107,7 @@ def build_module(
 ) -> AutoencoderModule:
     """Build a module with random weights drawn from `generator` on the CPU."""
     dtype = getattr(torch, arch.dtype)
-    likelihood = _likelihood(arch)
+    likelihood = _likelihood(arch, generator)
     features = _features(arch, generator)
     n_in = arch.n_features * (2 if arch.has_mask else 1)
     if features is not None:
@@ -167,9 +171,11 @@ def _network(
     )
 
 
-def resolved_terms(recipe: Any, likelihood: str) -> tuple[Any, ...]:
+def resolved_terms(recipe: Any, table: dict[str, Any]) -> tuple[Any, ...]:
     """Return the terms of a recipe with a weight for each."""
-    default = _BETA_TABLE if likelihood == "table" else 1.0
+    default = 1.0
+    if table:
+        default = _BETA_CONTEXT if table.get("entry_width") else _BETA_TABLE
     return tuple(
         replace(term, weight=default) if term.weight == "auto" else term
         for term in recipe.terms
@@ -204,13 +210,30 @@ def _table_decoder(
     )
 
 
-def _likelihood(arch: Architecture) -> Any:
+def _likelihood(arch: Architecture, generator: torch.Generator) -> Any:
+    if arch.table.get("entry_width"):
+        return _autoregressive(arch, generator)
     if arch.table:
         return TableLikelihood(arch.table["sizes"])
     kind: Any = LIKELIHOODS[arch.likelihood]
     if arch.likelihood == "gaussian":
         return kind(arch.n_features, noise=arch.noise)
     return kind(arch.n_features)
+
+
+def _autoregressive(
+    arch: Architecture, generator: torch.Generator
+) -> AutoregressiveLikelihood:
+    table = arch.table
+    return AutoregressiveLikelihood(
+        table["sizes"],
+        width=table["entry_width"],
+        bin_runs=table["bin_runs"],
+        smoothing=table["width"],
+        gaussian=table.get("gaussian", ()),
+        generator=generator,
+        dtype=getattr(torch, arch.dtype),
+    )
 
 
 def _prior(arch: Architecture, width: int, generator: torch.Generator) -> Any:

@@ -28,6 +28,9 @@ _ROWS_FOR_NOISE = 270
 _STANDARD_ERRORS = 1.0
 # Components of the mixture a table starts at.
 _TABLE_COMPONENTS = 128
+# Length of what a code of a table says to the columns after its own: at most so much,
+# so much for all columns together, and nothing in few rows, which it would repeat.
+_ENTRY, _CONTEXT, _ROWS_FOR_CONTEXT = 8, 128, 800
 
 
 def training_plan(est: Any, recipe: Any, n: int, *, partial: bool) -> TrainingPlan:
@@ -115,6 +118,19 @@ def prior_components(n: int) -> int:
 def table_components(est: Any, n: int) -> int:
     """Resolve the components of the mixture a table starts at."""
     return int(np.clip(n // 40, 1, _TABLE_COMPONENTS if est.init == "auto" else 1))
+
+
+def entry_width(est: Any, recipe: Any, n: int) -> int:
+    """Resolve how much a column of a table tells those after it; 0 is nothing.
+
+    Only a density gains by it: what columns tell each other is missing in the code,
+    and a deterministic model has nothing else.
+    """
+    d = est.n_features_in_
+    if not recipe.variational or est.decoder is not None or d < 2:
+        return 0
+    width = min(_ENTRY, _CONTEXT // d)
+    return width if width > 1 and n >= _ROWS_FOR_CONTEXT else 0
 
 
 def input_noise(est: Any, recipe: Any, n: int) -> float:

@@ -85,7 +85,7 @@ class DeterministicMixin:
             for part, batch in self._chunks(dataset):
                 out = module(**batch)
                 x, seen = batch["x"], batch.get("mask", 1.0)
-                guess = self._within_bounds(out.reconstruction)
+                guess = self._within_bounds(module.likelihood.mean(out.raw))
                 error[part] = ((x - guess).square() * seen).sum(1).cpu().numpy()
                 spread[part] = ((x - mean).square() * seen).sum(1).cpu().numpy()
         return error, spread
@@ -132,7 +132,8 @@ class DeterministicMixin:
         if columns.kind == "table":
             return
         x, seen = batch["x"], batch.get("mask")
-        squares = (x - self._within_bounds(out.reconstruction)).square_()
+        guess = self._within_bounds(module.likelihood.mean(out.raw))
+        squares = (x - guess).square_()
         if seen is None:
             variance = squares.mean(0)
         else:

@@ -15,6 +15,7 @@ from skvae._build import Architecture, build_module, corruption_of, resolved_ter
 from skvae._defaults import (
     SMALL,
     code_width,
+    entry_width,
     input_noise,
     noise_family,
     prior_components,
@@ -296,6 +297,7 @@ class Fitting:
             "bin_runs": [[int(c) for c in run] for run in columns.codec.bin_runs],
             "n_mixture": table_components(self.estimator, n),
             "width": _SMOOTHING_DECODER,
+            "entry_width": entry_width(self.estimator, self.recipe, n),
         }
 
     def _n_mixture(self, n: int) -> int:
@@ -484,7 +486,7 @@ class Fitting:
         est = self.estimator
         net = make_net(
             module.to(self.device),
-            Objective(resolved_terms(self.recipe, est.likelihood_)),
+            Objective(resolved_terms(self.recipe, est._architecture["table"])),
             plan,
             device=self.device,
             shuffle_generator=torch_generator(self.seeds.shuffle),

@@ -25,6 +25,7 @@ _PROPOSALS = 4096
 _WIDENED = 1.5
 # Share of proposals that ignores the condition, so that no weight is without bound.
 _DEFENSIVE = 0.1
+_MOVES = 3
 
 
 def imputed(estimator: Any, X: Any, n_samples: int | None, random_state: Any) -> Any:
@@ -97,9 +98,13 @@ def _guesses(estimator: Any, X: Any, generator: torch.Generator, *, draw: bool) 
     parts = []
     with estimator._inference():
         for _, batch in estimator._chunks(dataset, repeats=n_draws):
-            condition = estimator._usual_condition(len(batch["x"]))
-            raw, share = _weighted_draws(module, batch, condition, n_draws, generator)
-            parts.append(_read(estimator, module, raw, share, generator, draw=draw))
+            batch = {**batch, **_told(estimator, batch)}
+            z, log_ratio = module.proposals(
+                _standard_normal(module, n_draws, generator), **batch
+            )
+            raw = module.decode(z, batch.get("condition"))
+            read = _read_table if columns.kind == "table" else _read
+            parts.append(read(estimator, batch, raw, log_ratio, generator, draw=draw))
     return columns.joined(parts)
 
 
@@ -120,48 +125,56 @@ def _decoded(estimator: Any, X: Any, generator: torch.Generator, *, draw: bool) 
     return columns.joined(parts)
 
 
-def _weighted_draws(
-    module: Any,
-    batch: dict[str, Tensor],
-    condition: Tensor | None,
-    n_draws: int,
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """Return decoded draws (n_draws, rows, outputs) and weights (n_draws, rows)."""
-    mean, _ = module.posterior(module.encoder_input(**batch))
-    noise = torch.empty(n_draws, mean.shape[1], dtype=mean.dtype, device=mean.device)
-    noise.normal_(generator=generator)
-    batch = dict(batch) if condition is None else {**batch, "condition": condition}
-    log_weights, z = module.log_weights(noise, **batch)
-    return module.decode(z, condition), torch.softmax(log_weights, dim=0)
+def _standard_normal(module: Any, n: int, generator: torch.Generator) -> Tensor:
+    like = next(module.parameters())
+    noise = like.new_empty(n, module.prior.n_components)
+    return noise.normal_(generator=generator)
 
 
 def _read(
     estimator: Any,
-    module: Any,
+    batch: dict[str, Tensor],
     raw: Tensor,
-    share: Tensor,
+    log_ratio: Tensor,
+    generator: torch.Generator,
+    *,
+    draw: bool,
+) -> np.ndarray:
+    """Return expected or drawn rows of numbers, in the units of the data."""
+    columns, likelihood = estimator._columns, estimator._module.likelihood
+    fit = likelihood.log_prob(batch["x"], raw, batch.get("mask"))
+    share = torch.softmax(log_ratio + fit, dim=0)
+    if draw:
+        return columns.draw(likelihood, _chosen(raw, share, generator), generator)
+    expected = torch.einsum("kb,kbl->bl", share, likelihood.mean(raw))
+    return columns.from_scaled(expected.cpu().numpy())
+
+
+def _read_table(
+    estimator: Any,
+    batch: dict[str, Tensor],
+    raw: Tensor,
+    log_ratio: Tensor,
     generator: torch.Generator,
     *,
     draw: bool,
 ) -> Any:
-    """Return expected or drawn rows, in the units of the data."""
-    columns, likelihood = estimator._columns, module.likelihood
+    """Return expected or drawn rows of a table."""
+    columns, likelihood = estimator._columns, estimator._module.likelihood
+    raw = _without_missing(columns, raw)
+    codes, fit = likelihood.complete(batch["x"], raw, generator)
+    share = torch.softmax(log_ratio + fit, dim=0)
     if draw:
-        which = torch.multinomial(share.T, 1, generator=generator).squeeze(1)
-        chosen = raw[which, torch.arange(raw.shape[1], device=raw.device)]
-        if columns.kind == "table":
-            chosen = _without_missing(columns, chosen)
-        drawn = columns.draw(likelihood, chosen, generator)
-        if columns.kind == "table":
-            seed = int(generator.initial_seed())
-            return columns.codec.decode(drawn, np.random.default_rng(seed))
-        return drawn
-    expected = torch.einsum("kb,kbl->bl", share, likelihood.mean(raw))
-    if columns.kind == "table":
-        logits = _without_missing(columns, torch.log(expected.clamp_min(1e-30)))
-        return columns.point(likelihood, logits)
-    return columns.from_scaled(expected.cpu().numpy())
+        drawn = _chosen(codes, share, generator)
+        return columns.drawn(drawn.cpu().numpy(), generator)
+    expected = likelihood.expected(codes, raw, share)
+    return columns.codec.decode_point(expected.double().cpu().numpy())
+
+
+def _chosen(values: Tensor, share: Tensor, generator: torch.Generator) -> Tensor:
+    """Return one of the draws of each row, by their shares."""
+    which = torch.multinomial(share.T, 1, generator=generator).squeeze(1)
+    return values[which, torch.arange(values.shape[1], device=values.device)]
 
 
 def _without_missing(columns: Any, logits: Tensor) -> Tensor:
@@ -205,7 +218,7 @@ def _rebuilt(
     """Return rows as the model expects or draws them, in the units of the data."""
     columns, module = estimator._columns, estimator._module
     out = module(**{**batch, **_told(estimator, batch)})
-    rebuilt = out.reconstruction
+    rebuilt = module.likelihood.mean(out.raw)
     if draw and module.prior is not None:
         noise = torch.empty_like(out.mean).normal_(generator=generator)
         z = torch.addcmul(out.mean, noise, torch.exp(0.5 * out.log_var))
@@ -287,21 +300,14 @@ def _drawn_given_one(
 ) -> np.ndarray:
     module, codec = estimator._module, estimator._columns.codec
     prior = module.prior_distribution()
-    device, width = generator.device, estimator._module.likelihood.n_outputs
+    device = generator.device
     x = torch.full((1, len(codec.sizes)), -1, dtype=torch.int64, device=device)
     for j, admitted in known.items():
         x[0, j] = int(admitted[0])
     proposals = _proposals(module, prior, x, generator)
-    log_weights = prior.log_prob(proposals) - _proposal_density(
-        module, prior, x, proposals
-    )
-    step = max(1, (1 << 22) // width)
-    log_weights = log_weights + torch.cat(
-        [
-            module.likelihood.log_prob(x.expand(len(part), -1), module.decode(part))
-            for part in proposals.split(step)
-        ]
-    )
+    codes, fit = _completed(module, x, proposals, generator)
+    log_weights = prior.log_prob(proposals) + fit
+    log_weights = log_weights - _proposal_density(module, prior, x, proposals)
     share = torch.softmax(log_weights, dim=0)
     effective = float(1.0 / share.square().sum())
     if effective < min(n, 100):
@@ -313,16 +319,30 @@ def _drawn_given_one(
             stacklevel=5,
         )
     which = torch.multinomial(share, n, replacement=True, generator=generator)
-    chosen = proposals[which]
-    codes = torch.cat(
-        [
-            module.likelihood.draw(module.decode(c), generator)
-            for c in chosen.split(step)
-        ]
-    )
-    for j in known:
-        codes[:, j] = x[0, j]
+    chosen, codes, fit = proposals[which], codes[which], fit[which]
+    # Rows chosen twice part again: moves that leave the distribution as it is.
+    for _ in range(_MOVES):
+        others, their_fit = _completed(module, x, chosen, generator)
+        chance = torch.rand(n, generator=generator, device=device)
+        moves = chance.log() < their_fit - fit
+        codes = torch.where(moves.unsqueeze(1), others, codes)
+        fit = torch.where(moves, their_fit, fit)
     return codes.cpu().numpy()
+
+
+def _completed(
+    module: Any, x: Tensor, z: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Return rows drawn given z with the known cells of x, and the nats of those."""
+    step = max(1, (1 << 22) // module.likelihood.n_outputs)
+    parts = [
+        module.likelihood.complete(
+            x.expand(len(part), -1), module.decode(part), generator
+        )
+        for part in z.split(step)
+    ]
+    codes, fits = zip(*parts, strict=True)
+    return torch.cat(codes), torch.cat(fits)
 
 
 def _guide(module: Any, prior: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

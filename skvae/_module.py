@@ -19,11 +19,9 @@ LOG_VAR_RANGE = (-12.0, 6.0)
 class Pass(NamedTuple):
     """What one forward pass leaves for the terms of the objective.
 
-    `reconstruction` stands first, where skorch looks for a prediction. With
-    several importance samples `z`, `raw` and `reconstruction` have a leading axis.
+    With several importance samples `z` and `raw` have a leading axis.
     """
 
-    reconstruction: Tensor
     z: Tensor
     mean: Tensor
     log_var: Tensor | None
@@ -199,7 +197,6 @@ class AutoencoderModule(nn.Module):
                 kl = None
         raw = self.decode(z, self.known(condition))
         return Pass(
-            reconstruction=raw if self.training else self.likelihood.mean(raw),
             z=z,
             mean=mean,
             log_var=log_var,
@@ -332,7 +329,7 @@ class AutoencoderModule(nn.Module):
         return squared_jacobian_norm(self, out.encoder_input, method)
 
     # -- scoring -----------------------------------------------------------------------
-    def log_weights(
+    def proposals(
         self,
         noise: Tensor,
         x: Tensor,
@@ -340,7 +337,7 @@ class AutoencoderModule(nn.Module):
         condition: Tensor | None = None,
         **rows: Any,
     ) -> tuple[Tensor, Tensor]:
-        """Return log p(x, z) - log q(z | x) for draws of z shared by all rows.
+        """Return draws of z from the posteriors, the noise shared by all rows.
 
         Parameters
         ----------
@@ -357,18 +354,29 @@ class AutoencoderModule(nn.Module):
 
         Returns
         -------
-        log_weights : Tensor of shape (n_draws, n_rows)
-            Nats per draw and row.
         z : Tensor of shape (n_draws, n_rows, n_components)
             The draws.
+        log_ratio : Tensor of shape (n_draws, n_rows)
+            log p(z) - log q(z | x), in nats.
         """
         mean, log_var = self.posterior(self.encoder_input(x, mask, **rows))
         assert log_var is not None
         z = mean + torch.exp(0.5 * log_var) * noise.unsqueeze(1)
         log_q = normal_log_prob(z, mean, log_var)
-        log_p = self.prior_distribution(condition).log_prob(z)
+        return z, self.prior_distribution(condition).log_prob(z) - log_q
+
+    def log_weights(
+        self,
+        noise: Tensor,
+        x: Tensor,
+        mask: Tensor | None = None,
+        condition: Tensor | None = None,
+        **rows: Any,
+    ) -> Tensor:
+        """Return log p(x, z) - log q(z | x) of such draws, (n_draws, n_rows) nats."""
+        z, log_ratio = self.proposals(noise, x, mask, condition, **rows)
         raw = self.decode(z, condition)
-        return self.likelihood.log_prob(x, raw, mask) + log_p - log_q, z
+        return self.likelihood.log_prob(x, raw, mask) + log_ratio
 
 
 def log_mean_exp(values: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from skvae._fused import BoundNetwork
 
@@ -28,6 +28,39 @@ class Smooth(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple:
         transposed = [kernel.t() for kernel in ctx.kernels]
         return _smoothed(grads[0], ctx.places, transposed), None, None
+
+
+class BinSmoother(nn.Module):
+    """Smoothing of values that belong to codes, over the codes that are neighbours.
+
+    Parameters
+    ----------
+    runs : sequence of sequence of int
+        Positions of codes that are neighbours.
+    width : float
+        Standard deviation of the smoothing, in bins; 0 is none.
+    dtype : torch.dtype
+        Type of the values.
+    """
+
+    def __init__(self, runs: Any, width: float, dtype: Any):
+        super().__init__()
+        runs = [np.asarray(r) for r in runs] if width > 0 else []
+        self.places = [place_of(run) for run in runs]
+        for i, run in enumerate(runs):
+            kernel = torch.as_tensor(kernel_of(len(run), width), dtype=dtype)
+            self.register_buffer(f"kernel{i}", kernel, persistent=False)
+
+    @property
+    def kernels(self) -> list[Tensor]:
+        """Weights of the neighbours within each run."""
+        return [getattr(self, f"kernel{i}") for i in range(len(self.places))]
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Smooth values of shape (..., n_codes)."""
+        if not self.places:
+            return values
+        return Smooth.apply(values, self.places, self.kernels)
 
 
 class SmoothedNetwork(BoundNetwork):

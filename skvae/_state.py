@@ -88,7 +88,9 @@ def _rebuilt_net(kind: type, state: dict[str, Any], stored: dict[str, Any]) -> A
     parameters.__dict__.update(state)
     net = make_net(
         module.to(device),
-        Objective(resolved_terms(parameters._recipe(), state["likelihood_"])),
+        Objective(
+            resolved_terms(parameters._recipe(), state["_architecture"]["table"])
+        ),
         TrainingPlan(**stored["plan"]),
         device=device,
         shuffle_generator=torch_generator(0),

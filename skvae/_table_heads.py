@@ -139,3 +139,12 @@ class GaussianHeads(nn.Module):
             tilt = torch.stack([level, slope, curve], dim=-1) @ design.t()
             logits[..., place] = base + tilt
         return logits
+
+    def shifts(self, terms: Tensor) -> Tensor:
+        """Return terms of the logits that move the mean of the chosen columns alone."""
+        terms = terms.clone()
+        for i, place in enumerate(self.places):
+            design, fit = getattr(self, f"design{i}"), getattr(self, f"fit{i}")
+            slope = terms[..., place] @ fit[1]
+            terms[..., place] = slope.unsqueeze(-1) * design[:, 1]
+        return terms

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from skvae._autoregressive import AutoregressiveLikelihood
 from skvae._networks import LinearPlusMLP
-from skvae._smoothing import Smooth, SmoothedNetwork, kernel_of, place_of
+from skvae._smoothing import BinSmoother, SmoothedNetwork
 from skvae._table import TableCodec, concat_rows
 from skvae._table_heads import GaussianHeads
 from skvae.corruptions import GaussianNoise
-from skvae.likelihoods import Likelihood
 
 _EMBEDDING = 4
 # Components and bits a component of the curve that orders codes for drawing.
@@ -207,180 +207,6 @@ class TableFeatures(nn.Module):
         return corruption(out, generator) if blurs else out
 
 
-class _TableLogProb(torch.autograd.Function):
-    """Sum over columns of the log-softmax at each column's code, as one node."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, raw: Tensor, index: Tensor, known: Tensor | None, member: Tensor
-    ) -> Tensor:
-        highest = raw.amax(dim=-1, keepdim=True)
-        # A head 80 nats below another one in the same row still does not underflow.
-        powers = torch.exp((raw - highest).clamp_min_(-80.0))
-        sums = powers @ member
-        cells = raw.gather(-1, index) - torch.log(sums) - highest
-        if known is not None:
-            cells = cells * known
-        ctx.save_for_backward(powers, sums, index, member, known)
-        return cells.sum(dim=-1)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple:
-        powers, sums, index, member, known = ctx.saved_tensors
-        (grad,) = grads
-        share = grad.unsqueeze(-1) if known is None else grad.unsqueeze(-1) * known
-        share = share.expand(sums.shape)
-        # Whatever runs in half precision around it.
-        with torch.autocast(powers.device.type, enabled=False):
-            gradient = (share / sums) @ member.t()
-        gradient.mul_(powers).neg_()
-        gradient.scatter_add_(-1, index, share.contiguous())
-        return gradient, None, None, None
-
-
-class TableLikelihood(Likelihood):
-    r"""Categorical likelihood of every column, evaluated as one block.
-
-    .. math:: \log p(x \mid z) = \sum_j \log \mathrm{softmax}(r_j(z))_{x_j}
-
-    Parameters
-    ----------
-    sizes : sequence of int
-        Codes of each column.
-    """
-
-    offsets: Tensor
-    member: Tensor
-
-    def __init__(self, sizes: Any):
-        sizes = np.asarray(sizes, dtype=np.int64)
-        super().__init__(len(sizes))
-        self.n_outputs = int(sizes.sum())
-        offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-        self.register_buffer("offsets", torch.as_tensor(offsets))
-        member = np.repeat(np.eye(len(sizes)), sizes, axis=0)
-        self.register_buffer("member", torch.as_tensor(member, dtype=torch.float32))
-
-    def log_prob(self, x: Tensor, raw: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Compute log p(x | z) of each row, in nats over the codes.
-
-        Parameters
-        ----------
-        x : Tensor of shape (n_rows, n_columns)
-            Codes; -1 is a cell that is not known and left out.
-        raw : Tensor of shape (..., n_rows, n_outputs)
-            Logits.
-        mask : None
-            Unused: codes say themselves what is not known.
-
-        Returns
-        -------
-        log_prob : Tensor of shape (..., n_rows)
-            Nats per row.
-        """
-        unknown = x < 0
-        known = (~unknown).to(raw.dtype) if bool(unknown.any()) else None
-        index = x.clamp_min(0) + self.offsets
-        index = index.expand(*raw.shape[:-1], index.shape[-1])
-        if known is not None:
-            known = known.expand(index.shape)
-        return _TableLogProb.apply(raw, index, known, self.member.to(raw.dtype))
-
-    def log_prob_columns(self, x: Tensor, raw: Tensor) -> Tensor:
-        """Compute log p(x_j | z) of each cell, in nats; see `log_prob`."""
-        highest = raw.amax(dim=-1, keepdim=True)
-        powers = torch.exp((raw - highest).clamp_min(-80.0))
-        normaliser = torch.log(powers @ self.member.to(raw.dtype)) + highest
-        index = (x.clamp_min(0) + self.offsets).expand(*raw.shape[:-1], x.shape[-1])
-        return (raw.gather(-1, index) - normaliser) * (x >= 0)
-
-    def mean(self, raw: Tensor) -> Tensor:
-        """Compute the probability of every code of every column.
-
-        Parameters
-        ----------
-        raw : Tensor of shape (..., n_rows, n_outputs)
-            Logits.
-
-        Returns
-        -------
-        probabilities : Tensor of shape (..., n_rows, n_outputs)
-            They sum to one over the codes of each column.
-        """
-        highest = raw.amax(dim=-1, keepdim=True)
-        powers = torch.exp((raw - highest).clamp_min(-80.0))
-        member = self.member.to(raw.dtype)
-        return powers / ((powers @ member) @ member.t())
-
-    def mode(self, raw: Tensor) -> Tensor:
-        """Compute the most probable code of each column.
-
-        Parameters
-        ----------
-        raw : Tensor of shape (..., n_rows, n_outputs)
-            Logits.
-
-        Returns
-        -------
-        codes : Tensor of shape (..., n_rows, n_columns)
-            Codes.
-        """
-        sizes = self.member.sum(0).long().tolist()
-        return torch.stack([r.argmax(-1) for r in raw.split(sizes, dim=-1)], dim=-1)
-
-    def draw(self, raw: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw a code for each column.
-
-        Parameters
-        ----------
-        raw : Tensor of shape (n_rows, n_outputs)
-            Logits.
-        generator : torch.Generator
-            Source of randomness.
-
-        Returns
-        -------
-        codes : Tensor of shape (n_rows, n_columns)
-            Codes.
-        """
-        # All heads share one running sum: a rank in a head's part is a code.
-        running = self.mean(raw).double().cumsum(dim=-1)
-        ends = self.offsets + self.member.sum(0).long()
-        last = running[..., ends - 1]
-        first = torch.cat([torch.zeros_like(last[..., :1]), last[..., :-1]], dim=-1)
-        rank = stratified(last, generator)
-        found = torch.searchsorted(running, first + rank * (last - first), right=True)
-        return (
-            torch.minimum(torch.maximum(found, self.offsets), ends - 1) - self.offsets
-        )
-
-
-def stratified(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw uniform numbers spread evenly over the columns of consecutive rows.
-
-    A randomly shifted Kronecker sequence with the square roots of the primes: each
-    number is uniform, and consecutive rows cover [0, 1] evenly in every column. Rows
-    come ordered along a curve through the codes, so a sample's margins hold little
-    noise.
-    """
-    n, d = like.shape
-    steps = torch.as_tensor(np.sqrt(_primes(d)) % 1.0, device=like.device)
-    shift = torch.rand(d, generator=generator, dtype=torch.float64, device=like.device)
-    rows = torch.arange(n, dtype=torch.float64, device=like.device)[:, None]
-    return ((rows * steps + shift) % 1.0).to(like.dtype)
-
-
-def _primes(n: int) -> np.ndarray:
-    """Return the first n primes."""
-    limit = int(max(15, n * (np.log(n + 1) + np.log(np.log(n + 3)) + 2)))
-    is_prime = np.ones(limit, dtype=bool)
-    is_prime[:2] = False
-    for i in range(2, int(limit**0.5) + 1):
-        if is_prime[i]:
-            is_prime[i * i :: i] = False
-    return np.flatnonzero(is_prime)[:n].astype(np.float64)
-
-
 class TableDecoder(nn.Module):
     """Linear path plus an MLP whose logits neighbouring bins share.
 
@@ -428,13 +254,9 @@ class TableDecoder(nn.Module):
             generator=generator,
             dtype=dtype,
         )
-        runs = [np.asarray(r) for r in bin_runs] if width > 0 else []
-        self.places = [place_of(run) for run in runs]
+        self.smoother = BinSmoother(bin_runs, width, dtype)
         self.heads = GaussianHeads(gaussian, dtype) if gaussian else None
         self._joined: SmoothedNetwork | None = None
-        for i, run in enumerate(runs):
-            kernel = torch.as_tensor(kernel_of(len(run), width), dtype=dtype)
-            self.register_buffer(f"kernel{i}", kernel, persistent=False)
 
     def forward(self, z: Tensor) -> Tensor:
         """Return the block of logits."""
@@ -442,16 +264,9 @@ class TableDecoder(nn.Module):
         logits = self._plain_logits(z) if joined is None else joined.run(z)
         return logits if self.heads is None else self.heads(logits)
 
-    @property
-    def _kernels(self) -> list[Tensor]:
-        return [getattr(self, f"kernel{i}") for i in range(len(self.places))]
-
     def _plain_logits(self, z: Tensor) -> Tensor:
         """Return the block of logits, each path by itself."""
-        free = self.mlp(z)
-        if self.places:
-            free = Smooth.apply(free, self.places, self._kernels)
-        return self.linear(z) + free
+        return self.linear(z) + self.smoother(self.mlp(z))
 
     def _joined_network(self, z: Tensor) -> SmoothedNetwork | None:
         """Return both paths as one node, None where they need ordinary operations."""
@@ -460,8 +275,13 @@ class TableDecoder(nn.Module):
         if plain or self.mlp.dropout or torch.is_autocast_enabled(z.device.type):
             return None
         if self._joined is None or self._joined.sources != sources:
+            smoother = self.smoother
             self._joined = SmoothedNetwork(
-                self.mlp, self.linear, self.places, self._kernels, self._plain_logits
+                self.mlp,
+                self.linear,
+                smoother.places,
+                smoother.kernels,
+                self._plain_logits,
             )
         return self._joined
 
@@ -531,6 +351,8 @@ def start_at_mixture(
             linear: Any = decoder.linear
             _set(linear.linear_weight[:, :k], slopes)
             _set(linear.bias, base)
+    if isinstance(module.likelihood, AutoregressiveLikelihood):
+        module.likelihood.start_at(torch.as_tensor(code_values))
     if hasattr(module.prior, "set_from"):
         module.prior.set_from(
             torch.as_tensor(weights),
@@ -580,7 +402,8 @@ def match_margins(
             found = torch.zeros_like(wanted)
             for part, known in zip(parts, told, strict=True):
                 raw = module.decode(part, known)
-                found += module.likelihood.mean(raw).sum(dim=0) / n
+                codes = module.likelihood.draw(raw, generator)
+                found += module.likelihood.probabilities(codes, raw).sum(dim=0) / n
             step = torch.log((wanted + _MARGIN_FLOOR) / (found + _MARGIN_FLOOR))
             bias += step * moves
 

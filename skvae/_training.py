@@ -165,19 +165,25 @@ class AutoencoderNet(NeuralNet):
         with torch.set_grad_enabled(training):
             self._set_training(training)
             out = self.infer(rows)
-        return out.reconstruction, out.mean
+        return self.module_.likelihood.mean(out.raw), out.mean
 
     def train_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
-        """Take skorch's own training step at the step size of the plan."""
+        """Take skorch's own training step at the step size of the plan.
+
+        skorch cannot copy a named tuple: callbacks get raw outputs and codes.
+        """
         self._set_pace()
         step = super().train_step(batch, **fit_params)
         self.steps_done_ += 1
-        return _plain_step(step)
+        out = step["y_pred"]
+        return {**step, "y_pred": (out.raw, out.mean)}
 
     def validation_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
-        """Take skorch's own validation step."""
+        """Take skorch's own validation step; callbacks get what predicting gives."""
         with self._held_out_noise():
-            return _plain_step(super().validation_step(batch, **fit_params))
+            step = super().validation_step(batch, **fit_params)
+        out = step["y_pred"]
+        return {**step, "y_pred": (self.module_.likelihood.mean(out.raw), out.mean)}
 
     @property
     def place(self) -> torch.device:
@@ -454,12 +460,6 @@ def make_net(
         **{**settings, **extra},
     )
     return net.initialize()
-
-
-def _plain_step(step: dict[str, Any]) -> dict[str, Any]:
-    """Give callbacks what `evaluation_step` gives: skorch cannot copy a named tuple."""
-    out = step["y_pred"]
-    return {**step, "y_pred": (out.reconstruction, out.mean)}
 
 
 def _cloned(callback: Any) -> Any:

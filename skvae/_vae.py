@@ -268,8 +268,7 @@ class VAE(BaseAutoencoder):
             jacobian = self._to_device(self._columns.log_jacobian)
         with self._inference():
             for part, batch in self._chunks(dataset, repeats=n_importance_samples):
-                log_weights, _ = module.log_weights(noise, **batch)
-                bound = log_mean_exp(log_weights)
+                bound = log_mean_exp(module.log_weights(noise, **batch))
                 if jacobian is not None:
                     seen = batch.get("mask")
                     bound += jacobian.sum() if seen is None else seen @ jacobian

@@ -57,9 +57,9 @@ def test_logits_of_a_normal_are_left_alone():
 
 
 def test_normal_columns_lose_little_by_a_normal_head(frame):
-    free = VAE(2, max_iter=20, random_state=0).fit(frame[:1200])
+    free = VAE(2, max_iter=40, random_state=0).fit(frame[:1200])
     heads = {"height": "gaussian", "weight": "gaussian"}
-    model = VAE(2, likelihood=heads, max_iter=20, random_state=0).fit(frame[:1200])
+    model = VAE(2, likelihood=heads, max_iter=40, random_state=0).fit(frame[:1200])
     assert model.likelihood_ == "table"
     assert model.score(frame[1200:]) > free.score(frame[1200:]) - 0.1
     drawn = model.sample(1000, random_state=0)

@@ -1,0 +1,237 @@
+r"""Heads of a table that see the columns before them.
+
+Given the code alone, columns are independent: whatever they share has to pass through
+the code, the fine structure of a table too. Here a column's logits also hear the
+columns to its left,
+
+.. math:: \log p(x \mid z) = \sum_j \log \mathrm{softmax}\Big(r_j(z)
+          + \sum_{i < j} e_i(x_i) W_{ij}\Big)_{x_j}
+
+with :math:`e_i` a short vector for each code of column i. What is local goes this way,
+what concerns many columns stays in the code [1]_.
+
+References
+----------
+.. [1] Chen et al. (2017). Variational Lossy Autoencoder. arXiv:1611.02731
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from skvae._smoothing import BinSmoother
+from skvae._table_heads import GaussianHeads
+from skvae._table_likelihood import TableLikelihood, stratified
+
+# Size of the random entries; those of bins are small beside their normal score.
+_SPREAD, _SPREAD_BINS = 0.3, 0.1
+
+
+class _AddContext(torch.autograd.Function):
+    """Logits plus what the codes of the columns before say, as one node."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, raw: Tensor, entries: Tensor, weight: Tensor, index: Tensor
+    ) -> Tensor:
+        context = nn.functional.embedding(index, entries).flatten(-2)
+        ctx.save_for_backward(entries, weight, index, context)
+        # Whatever runs in half precision around it.
+        with torch.autocast(raw.device.type, enabled=False):
+            if raw.dim() == context.dim():
+                return torch.addmm(raw.to(context.dtype), context, weight)
+            return raw + context @ weight
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple:
+        entries, weight, index, context = ctx.saved_tensors
+        (grad,) = grads
+        # Importance samples share the codes.
+        total = grad.sum_to_size(*context.shape[:-1], grad.shape[-1])
+        with torch.autocast(grad.device.type, enabled=False):
+            to_weight = context.t() @ total
+            said = (total @ weight.t()).view(-1, entries.shape[1])
+        if said.device.type == "cpu":
+            to_entries = torch.zeros_like(entries)
+            to_entries.index_add_(0, index.flatten(), said)
+        else:
+            # Sums of atomic additions would come in any order.
+            to_entries = torch.ops.aten.embedding_dense_backward(
+                said, index.flatten(), len(entries), -1, False
+            )
+        return grad, to_entries, to_weight, None
+
+
+class AutoregressiveLikelihood(TableLikelihood):
+    """Categorical likelihood of each column given the code and the columns before it.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Codes of each column.
+    width : int
+        Length of what a code says to later columns.
+    bin_runs : sequence of sequence of int
+        Positions of codes that are neighbouring bins, which say and hear alike.
+    smoothing : float
+        Standard deviation of that likeness, in bins.
+    gaussian : sequence of dict
+        Columns whose logits are normal, and whose mean alone hears; see
+        `GaussianHeads`.
+    generator : torch.Generator
+        Draws the first entries.
+    dtype : torch.dtype
+        Type of the weights.
+    """
+
+    mask: Tensor
+
+    def __init__(
+        self,
+        sizes: Any,
+        *,
+        width: int,
+        bin_runs: Any,
+        smoothing: float,
+        gaussian: Any = (),
+        generator: torch.Generator,
+        dtype: Any,
+    ):
+        super().__init__(sizes)
+        self.width = width
+        of_code = np.repeat(np.arange(len(sizes)), sizes)
+        speaker = np.repeat(np.arange(len(sizes)), width)
+        before = torch.as_tensor(speaker[:, None] < of_code, dtype=dtype)
+        self.register_buffer("mask", before, persistent=False)
+        self.heads = GaussianHeads(gaussian, dtype) if gaussian else None
+        self.smoother = BinSmoother(bin_runs, smoothing, dtype)
+        entries = torch.empty(width, self.n_outputs, dtype=dtype)
+        entries.normal_(std=_SPREAD, generator=generator)
+        for place in self.smoother.places:
+            entries[:, place] *= _SPREAD_BINS / _SPREAD
+        self.entries = nn.Parameter(entries)
+        # Nothing is heard at first: training begins at its classical start.
+        self.weight = nn.Parameter(torch.zeros_like(self.mask))
+
+    def start_at(self, scores: Tensor) -> None:
+        """Let bins say their normal score, of shape (n_codes,)."""
+        with torch.no_grad():
+            for place in self.smoother.places:
+                self.entries[0, place] = scores[place].to(self.entries)
+
+    def log_prob(self, x: Tensor, raw: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Compute log p(x | z) of each row; see `TableLikelihood`.
+
+        A column that is not known is replaced by what it says on average.
+        """
+        return super().log_prob(x, self._given(x, raw), mask)
+
+    def log_prob_columns(self, x: Tensor, raw: Tensor) -> Tensor:
+        """Compute log p(x_j | z, x_1 .. x_{j-1}) of each cell, in nats."""
+        return super().log_prob_columns(x, self._given(x, raw))
+
+    def mean(self, raw: Tensor) -> Tensor:
+        """Compute the probability of every code, the columns before at their mean."""
+        unknown = torch.full_like(self.offsets, -1)
+        return super().mean(self._visit(unknown, raw)[0])
+
+    def probabilities(self, x: Tensor, raw: Tensor) -> Tensor:
+        """Compute the probability of every code given the codes before; see `mean`."""
+        return super().mean(self._given(x, raw))
+
+    def draw(self, raw: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw a code for each column, given those drawn before."""
+        unknown = torch.full_like(self.offsets, -1)
+        return self._visit(unknown, raw, self._ranks(raw, generator))[1]
+
+    def complete(
+        self, x: Tensor, raw: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Draw the cells that are not known; see `TableLikelihood`."""
+        logits, codes = self._visit(x, raw, self._ranks(raw, generator))
+        return codes, super().log_prob(x, logits)
+
+    def expected(self, codes: Tensor, raw: Tensor, share: Tensor) -> Tensor:
+        """Compute the probability of every code; see `TableLikelihood`.
+
+        How a cell fits those known to its right is in the weights alone, so codes are
+        counted.
+        """
+        index = (codes + self.offsets).transpose(0, 1).flatten(1)
+        weights = share.t().unsqueeze(-1).expand(-1, -1, codes.shape[-1]).flatten(1)
+        counts = share.new_zeros(len(index), self.n_outputs)
+        return counts.scatter_add_(1, index, weights)
+
+    def _ranks(self, raw: Tensor, generator: torch.Generator) -> Tensor:
+        shape = (*raw.shape[:-1], self.n_features)
+        like = raw.new_empty(shape, dtype=torch.float64)
+        return stratified(like.view(-1, self.n_features), generator).view(shape)
+
+    def _matrices(self) -> tuple[Tensor, Tensor]:
+        """Return what each code says (n_codes, width), and how it is heard."""
+        entries = self.smoother(self.entries).t().contiguous()
+        weight = self.smoother(self.weight * self.mask)
+        return entries, weight if self.heads is None else self.heads.shifts(weight)
+
+    def _given(self, x: Tensor, raw: Tensor) -> Tensor:
+        """Return the logits of every column given the cells before it."""
+        if bool((x < 0).any()):
+            return self._visit(x, raw)[0]
+        return _AddContext.apply(raw, *self._matrices(), x + self.offsets)
+
+    def _visit(
+        self, x: Tensor, raw: Tensor, ranks: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Go through the columns in order, filling in the cells that are not known.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n_rows, n_columns)
+            Codes; -1 is a cell that is not known.
+        raw : Tensor of shape (..., n_rows, n_outputs)
+            Logits by the code alone.
+        ranks : Tensor of shape (..., n_rows, n_columns) or None, default=None
+            Uniform numbers to draw cells by; None stands for what a cell says on
+            average.
+
+        Returns
+        -------
+        logits : Tensor of shape (..., n_rows, n_outputs)
+            Logits given the cells before.
+        codes : Tensor of shape (..., n_rows, n_columns)
+            Codes, those of drawn cells filled in.
+        """
+        entries, weight = self._matrices()
+        logits = raw.to(weight.dtype, copy=True)
+        codes = x.expand(*raw.shape[:-1], self.n_features).clone()
+        context = logits.new_zeros(*raw.shape[:-1], len(weight))
+        ends = (self.offsets + self.member.sum(0).long()).tolist()
+        for j, (first, last) in enumerate(
+            zip(self.offsets.tolist(), ends, strict=True)
+        ):
+            heard, said = j * self.width, slice(j * self.width, (j + 1) * self.width)
+            own = logits[..., first:last]
+            own += context[..., :heard] @ weight[:heard, first:last]
+            share = torch.softmax(own, dim=-1)
+            known = codes[..., j] >= 0
+            if ranks is None:
+                told = entries[first + codes[..., j].clamp_min(0)]
+                usual = share @ entries[first:last]
+                context[..., said] = torch.where(known.unsqueeze(-1), told, usual)
+                continue
+            drawn = _at_rank(share, ranks[..., j])
+            codes[..., j] = torch.where(known, codes[..., j], drawn)
+            context[..., said] = entries[first + codes[..., j]]
+        return logits, codes
+
+
+def _at_rank(share: Tensor, rank: Tensor) -> Tensor:
+    """Return the code at which the running sum of the shares passes the rank."""
+    running = share.double().cumsum(dim=-1)
+    passed = rank.unsqueeze(-1) * running[..., -1:]
+    found = torch.searchsorted(running, passed, right=True).squeeze(-1)
+    return found.clamp_max(share.shape[-1] - 1)
