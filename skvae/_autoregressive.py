@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from skvae._smoothing import BinSmoother
 from skvae._table_heads import GaussianHeads
-from skvae._table_likelihood import TableLikelihood, stratified
+from skvae._table_likelihood import TableLikelihood
 
 # Size of the random entries; those of bins are small beside their normal score.
 _SPREAD, _SPREAD_BINS = 0.3, 0.1
@@ -143,18 +143,6 @@ class AutoregressiveLikelihood(TableLikelihood):
         """Compute the probability of every code given the codes before; see `mean`."""
         return super().mean(self._given(x, raw))
 
-    def draw(self, raw: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw a code for each column, given those drawn before."""
-        unknown = torch.full_like(self.offsets, -1)
-        return self._visit(unknown, raw, self._ranks(raw, generator))[1]
-
-    def complete(
-        self, x: Tensor, raw: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Draw the cells that are not known; see `TableLikelihood`."""
-        logits, codes = self._visit(x, raw, self._ranks(raw, generator))
-        return codes, super().log_prob(x, logits)
-
     def expected(self, codes: Tensor, raw: Tensor, share: Tensor) -> Tensor:
         """Compute the probability of every code; see `TableLikelihood`.
 
@@ -166,22 +154,23 @@ class AutoregressiveLikelihood(TableLikelihood):
         counts = share.new_zeros(len(index), self.n_outputs)
         return counts.scatter_add_(1, index, weights)
 
-    def _ranks(self, raw: Tensor, generator: torch.Generator) -> Tensor:
-        shape = (*raw.shape[:-1], self.n_features)
-        like = raw.new_empty(shape, dtype=torch.float64)
-        return stratified(like.view(-1, self.n_features), generator).view(shape)
-
     def _matrices(self) -> tuple[Tensor, Tensor]:
         """Return what each code says (n_codes, width), and how it is heard."""
-        entries = self.smoother(self.entries).t().contiguous()
-        weight = self.smoother(self.weight * self.mask)
-        return entries, weight if self.heads is None else self.heads.shifts(weight)
+        both = self.smoother(torch.cat([self.entries, self.weight * self.mask]))
+        entries, weight = both.split([self.width, len(self.weight)])
+        if self.heads is not None:
+            weight = self.heads.shifts(weight)
+        return entries.t().contiguous(), weight
 
     def _given(self, x: Tensor, raw: Tensor) -> Tensor:
         """Return the logits of every column given the cells before it."""
         if bool((x < 0).any()):
             return self._visit(x, raw)[0]
         return _AddContext.apply(raw, *self._matrices(), x + self.offsets)
+
+    def _fill(self, x: Tensor, raw: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw each cell given those before it; see `TableLikelihood`."""
+        return self._visit(x, raw, ranks.expand(*raw.shape[:-1], -1))
 
     def _visit(
         self, x: Tensor, raw: Tensor, ranks: Tensor | None = None

@@ -11,7 +11,7 @@ from skvae._plan import TrainingPlan
 from skvae.objectives import KLDivergence
 
 SMALL = 50  # Rows below which none are held out.
-_STEPS, _STEPS_SMALL, _STEPS_VARIATIONAL = 3000, 500, 2000
+_STEPS, _STEPS_SMALL, _STEPS_VARIATIONAL, _STEPS_TABLE = 3000, 500, 2000, 2500
 _RATE, _RATE_VARIATIONAL, _RATE_TABLE, _RATE_MANY = 1e-3, 2e-3, 3e-3, 6e-3
 _MANY = 10_000  # Rows from which on a table takes larger batches and steps.
 _PRIOR_COMPONENTS = 32
@@ -46,7 +46,7 @@ def training_plan(est: Any, recipe: Any, n: int, *, partial: bool) -> TrainingPl
     if max_iter == "auto":
         budget = _STEPS if n >= SMALL else _STEPS_SMALL
         if table or (recipe.variational and n >= SMALL):
-            budget = _STEPS if table and n > _MANY else _STEPS_VARIATIONAL
+            budget = _STEPS_TABLE if table and n > _MANY else _STEPS_VARIATIONAL
         max_iter = max(5, math.ceil(budget / max(1, math.ceil(n / batch_size))))
     if partial:
         max_iter = 1

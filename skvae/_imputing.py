@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skvae._random import draw_torch_generator
+from skvae._random import draw_torch_generator, stratified
 from skvae._table import Container, fill_cells, missing_cells
 
 _DRAWS = 1000
@@ -95,15 +96,18 @@ def _guesses(estimator: Any, X: Any, generator: torch.Generator, *, draw: bool) 
         rows = columns.coded(X, estimator._dtype, unknown_missing=True)
         n_draws = _DRAWS_TABLE
     dataset = estimator._dataset(X, rows)
+    # Draws all rows share: what is filled does not depend on the other rows.
+    noise = _standard_normal(module, n_draws, generator)
+    read = _read
+    if columns.kind == "table":
+        even = stratified(n_draws, len(columns.codec.sizes), generator)
+        read = partial(_read_table, ranks=even.unsqueeze(1))
     parts = []
     with estimator._inference():
         for _, batch in estimator._chunks(dataset, repeats=n_draws):
             batch = {**batch, **_told(estimator, batch)}
-            z, log_ratio = module.proposals(
-                _standard_normal(module, n_draws, generator), **batch
-            )
+            z, log_ratio = module.proposals(noise, **batch)
             raw = module.decode(z, batch.get("condition"))
-            read = _read_table if columns.kind == "table" else _read
             parts.append(read(estimator, batch, raw, log_ratio, generator, draw=draw))
     return columns.joined(parts)
 
@@ -158,11 +162,14 @@ def _read_table(
     generator: torch.Generator,
     *,
     draw: bool,
+    ranks: Tensor,
 ) -> Any:
     """Return expected or drawn rows of a table."""
     columns, likelihood = estimator._columns, estimator._module.likelihood
     raw = _without_missing(columns, raw)
-    codes, fit = likelihood.complete(batch["x"], raw, generator)
+    if draw:
+        ranks = ranks.expand(-1, raw.shape[1], -1).clone().uniform_(generator=generator)
+    codes, fit = likelihood.complete(batch["x"], raw, ranks)
     share = torch.softmax(log_ratio + fit, dim=0)
     if draw:
         drawn = _chosen(codes, share, generator)
@@ -335,11 +342,11 @@ def _completed(
 ) -> tuple[Tensor, Tensor]:
     """Return rows drawn given z with the known cells of x, and the nats of those."""
     step = max(1, (1 << 22) // module.likelihood.n_outputs)
+    like = torch.empty(len(z), x.shape[1], dtype=torch.float64, device=z.device)
+    ranks = like.uniform_(generator=generator)
     parts = [
-        module.likelihood.complete(
-            x.expand(len(part), -1), module.decode(part), generator
-        )
-        for part in z.split(step)
+        module.likelihood.complete(x.expand(len(part), -1), module.decode(part), rank)
+        for part, rank in zip(z.split(step), ranks.split(step), strict=True)
     ]
     codes, fits = zip(*parts, strict=True)
     return torch.cat(codes), torch.cat(fits)

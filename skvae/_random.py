@@ -42,3 +42,28 @@ def draw_torch_generator(random_state: Any, device: Any = "cpu") -> torch.Genera
     """Make a generator from anything `random_state` may be."""
     seed = int(check_random_state(random_state).randint(_MAX_SEED))
     return torch_generator(seed, device)
+
+
+def stratified(n: int, d: int, generator: torch.Generator) -> torch.Tensor:
+    """Draw uniform numbers spread evenly over the columns of consecutive rows.
+
+    A randomly shifted Kronecker sequence with the square roots of the primes: each
+    number is uniform, and consecutive rows cover [0, 1] evenly in every column.
+    """
+    import torch
+
+    place: Any = {"dtype": torch.float64, "device": generator.device}
+    steps = torch.as_tensor(np.sqrt(_primes(d)) % 1.0, **place)
+    shift = torch.rand(d, generator=generator, **place)
+    return (torch.arange(n, **place)[:, None] * steps + shift) % 1.0
+
+
+def _primes(n: int) -> np.ndarray:
+    """Return the first n primes."""
+    limit = int(max(15, n * (np.log(n + 1) + np.log(np.log(n + 3)) + 2)))
+    is_prime = np.ones(limit, dtype=bool)
+    is_prime[:2] = False
+    for i in range(2, int(limit**0.5) + 1):
+        if is_prime[i]:
+            is_prime[i * i :: i] = False
+    return np.flatnonzero(is_prime)[:n].astype(np.float64)

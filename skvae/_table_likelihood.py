@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skvae._random import stratified
 from skvae.likelihoods import Likelihood
 
 
@@ -164,20 +165,11 @@ class TableLikelihood(Likelihood):
         codes : Tensor of shape (n_rows, n_columns)
             Codes.
         """
-        # All heads share one running sum: a rank in a head's part is a code.
-        running = self.mean(raw).double().cumsum(dim=-1)
-        ends = self.offsets + self.member.sum(0).long()
-        last = running[..., ends - 1]
-        first = torch.cat([torch.zeros_like(last[..., :1]), last[..., :-1]], dim=-1)
-        rank = stratified(last, generator)
-        found = torch.searchsorted(running, first + rank * (last - first), right=True)
-        return (
-            torch.minimum(torch.maximum(found, self.offsets), ends - 1) - self.offsets
-        )
+        unknown = torch.full_like(self.offsets, -1)
+        ranks = stratified(len(raw), self.n_features, generator)
+        return self._fill(unknown, raw, ranks)[1]
 
-    def complete(
-        self, x: Tensor, raw: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
+    def complete(self, x: Tensor, raw: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
         """Draw the cells that are not known.
 
         Parameters
@@ -186,8 +178,8 @@ class TableLikelihood(Likelihood):
             Codes; -1 is a cell to draw.
         raw : Tensor of shape (..., n_rows, n_outputs)
             Logits.
-        generator : torch.Generator
-            Source of randomness.
+        ranks : Tensor of shape (..., n_rows, n_columns)
+            Uniform numbers, double precision, to draw the cells by.
 
         Returns
         -------
@@ -196,9 +188,19 @@ class TableLikelihood(Likelihood):
         log_prob : Tensor of shape (..., n_rows)
             Nats of the known cells, given those drawn before them.
         """
-        flat = self.draw(raw.reshape(-1, raw.shape[-1]), generator)
-        drawn = flat.view(*raw.shape[:-1], x.shape[-1])
-        return torch.where(x < 0, drawn, x), self.log_prob(x, raw)
+        logits, codes = self._fill(x, raw, ranks)
+        return codes, TableLikelihood.log_prob(self, x, logits)
+
+    def _fill(self, x: Tensor, raw: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits that cells were drawn from, and the completed rows."""
+        # All heads share one running sum: a rank in a head's part is a code.
+        running = self.mean(raw).double().cumsum(dim=-1)
+        ends = self.offsets + self.member.sum(0).long()
+        last = running[..., ends - 1]
+        first = torch.cat([torch.zeros_like(last[..., :1]), last[..., :-1]], dim=-1)
+        found = torch.searchsorted(running, first + ranks * (last - first), right=True)
+        drawn = torch.minimum(torch.maximum(found, self.offsets), ends - 1)
+        return raw, torch.where(x < 0, drawn - self.offsets, x)
 
     def expected(self, codes: Tensor, raw: Tensor, share: Tensor) -> Tensor:
         """Compute the probability of every code over weighted draws of `complete`.
@@ -218,29 +220,3 @@ class TableLikelihood(Likelihood):
             They sum to one over the codes of each column.
         """
         return torch.einsum("kb,kbl->bl", share, self.mean(raw))
-
-
-def stratified(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw uniform numbers spread evenly over the columns of consecutive rows.
-
-    A randomly shifted Kronecker sequence with the square roots of the primes: each
-    number is uniform, and consecutive rows cover [0, 1] evenly in every column. Rows
-    come ordered along a curve through the codes, so a sample's margins hold little
-    noise.
-    """
-    n, d = like.shape
-    steps = torch.as_tensor(np.sqrt(_primes(d)) % 1.0, device=like.device)
-    shift = torch.rand(d, generator=generator, dtype=torch.float64, device=like.device)
-    rows = torch.arange(n, dtype=torch.float64, device=like.device)[:, None]
-    return ((rows * steps + shift) % 1.0).to(like.dtype)
-
-
-def _primes(n: int) -> np.ndarray:
-    """Return the first n primes."""
-    limit = int(max(15, n * (np.log(n + 1) + np.log(np.log(n + 3)) + 2)))
-    is_prime = np.ones(limit, dtype=bool)
-    is_prime[:2] = False
-    for i in range(2, int(limit**0.5) + 1):
-        if is_prime[i]:
-            is_prime[i * i :: i] = False
-    return np.flatnonzero(is_prime)[:n].astype(np.float64)
