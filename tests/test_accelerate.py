@@ -51,9 +51,10 @@ def test_an_accelerated_model_trains_on_and_is_pickled_without_it(bf16):
     np.testing.assert_array_equal(again.transform(X), model.transform(X))
 
 
-def test_tables_are_trained_by_an_accelerator(bf16):
+@pytest.mark.parametrize("n", [120, 1000])  # Many rows: columns hear each other.
+def test_tables_are_trained_by_an_accelerator(bf16, n):
     rng = np.random.default_rng(0)
-    level = rng.integers(0, 2, 120)
+    level = rng.integers(0, 2, n)
     table = pd.DataFrame({"level": np.where(level, "a", "b"), "value": level + 0.5})
     model = VAE(2, max_iter=40, random_state=0, net_params={"accelerator": bf16})
     drawn = model.fit(table).sample(50, random_state=0)
