@@ -56,7 +56,8 @@ def training_plan(est: Any, recipe: Any, n: int, *, partial: bool) -> TrainingPl
     rate = est.learning_rate_init
     if rate == "auto":
         rate = _RATE_VARIATIONAL if recipe.variational else _RATE
-        rate = (_RATE_TABLE if n <= _MANY else _RATE_MANY) if table else rate
+        if table and (n > _MANY or not recipe.variational):
+            rate = _RATE_MANY if n > _MANY else _RATE_TABLE
     return TrainingPlan(
         max_iter=int(max_iter),
         batch_size=batch_size,

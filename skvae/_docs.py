@@ -35,15 +35,15 @@ batch_size : int or "auto", default="auto"
     "learning_rate_init": """
 learning_rate_init : float or "auto", default="auto"
     Peak step size of AdamW. It rises over the first 5 % of the steps and falls
-    to zero along a cosine. ``"auto"`` is 0.001, 0.002 for a variational model, and
-    0.003 for tables, 0.006 above 10 000 rows.
+    to zero along a cosine. ``"auto"`` is 0.001, 0.002 for a variational model, 0.003
+    for a table without one, and 0.006 for tables above 10 000 rows.
 """,
     "max_iter": """
 max_iter : int or "auto", default="auto"
-    Epochs at most. ``"auto"`` is enough for about 3000 optimiser steps (2000 for
-    a variational model of fewer than 10 000 rows or without a table, 500 below 50
-    rows) and at least 5. With 0 the model is
-    the one training would start at: PCA, or factor analysis.
+    Epochs at most. ``"auto"`` is enough for about 3000 optimiser steps (2000 for a
+    variational model or a table, 2500 for a table above 10 000 rows, 500 below 50
+    rows) and at least 5. With 0 the model is the one training would start at: PCA,
+    or factor analysis.
 """,
     "early_stopping": """
 early_stopping : bool, default=True

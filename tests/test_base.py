@@ -266,7 +266,7 @@ def test_copies_of_an_imputation_spread_as_the_rows_do(kind, gaps_in_training):
     X = code * [1.0, -1.0, 2.0] + 0.3 * rng.normal(size=(400, 3))
     gaps = X.copy()
     gaps[::4, 2] = np.nan
-    model = kind(1, max_iter=40, random_state=0).fit(gaps if gaps_in_training else X)
+    model = kind(1, max_iter=80, random_state=0).fit(gaps if gaps_in_training else X)
     copies = np.stack(model.impute(gaps, n_samples=30, random_state=0))
     assert not np.ptp(copies[:, ~np.isnan(gaps)], axis=0).any()
     spread = copies[:, ::4, 2].std(axis=0)
