@@ -56,8 +56,10 @@ def training_plan(est: Any, recipe: Any, n: int, *, partial: bool) -> TrainingPl
     rate = est.learning_rate_init
     if rate == "auto":
         rate = _RATE_VARIATIONAL if recipe.variational else _RATE
-        if table and (n > _MANY or not recipe.variational):
-            rate = _RATE_MANY if n > _MANY else _RATE_TABLE
+        if table and n > _MANY:
+            rate = _RATE_MANY
+        elif table and not entry_width(est, recipe, n):
+            rate = _RATE_TABLE
     return TrainingPlan(
         max_iter=int(max_iter),
         batch_size=batch_size,

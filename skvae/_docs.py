@@ -36,7 +36,7 @@ batch_size : int or "auto", default="auto"
 learning_rate_init : float or "auto", default="auto"
     Peak step size of AdamW. It rises over the first 5 % of the steps and falls
     to zero along a cosine. ``"auto"`` is 0.001, 0.002 for a variational model, 0.003
-    for a table without one, and 0.006 for tables above 10 000 rows.
+    for tables whose columns do not see each other, 0.006 above 10 000 rows.
 """,
     "max_iter": """
 max_iter : int or "auto", default="auto"
