@@ -27,6 +27,8 @@ from skvae._smoothing import BinSmoother
 from skvae._table_heads import GaussianHeads
 from skvae._table_likelihood import TableLikelihood
 
+# Share of counted codes in what a cell is expected to be.
+_COUNTED = 0.3
 # Size of the random entries; those of bins are small beside their normal score.
 _SPREAD, _SPREAD_BINS = 0.3, 0.1
 
@@ -42,7 +44,7 @@ class _AddContext(torch.autograd.Function):
         ctx.save_for_backward(entries, weight, index, context)
         # Whatever runs in half precision around it.
         with torch.autocast(raw.device.type, enabled=False):
-            if raw.dim() == context.dim():
+            if raw.dim() == context.dim() == 2:
                 return torch.addmm(raw.to(context.dtype), context, weight)
             return raw + context @ weight
 
@@ -51,9 +53,9 @@ class _AddContext(torch.autograd.Function):
         entries, weight, index, context = ctx.saved_tensors
         (grad,) = grads
         # Importance samples share the codes.
-        total = grad.sum_to_size(*context.shape[:-1], grad.shape[-1])
+        total = grad.sum_to_size(*context.shape[:-1], grad.shape[-1]).flatten(0, -2)
         with torch.autocast(grad.device.type, enabled=False):
-            to_weight = context.t() @ total
+            to_weight = context.flatten(0, -2).t() @ total
             said = (total @ weight.t()).view(-1, entries.shape[1])
         if said.device.type == "cpu":
             to_entries = torch.zeros_like(entries)
@@ -146,9 +148,15 @@ class AutoregressiveLikelihood(TableLikelihood):
     def expected(self, codes: Tensor, raw: Tensor, share: Tensor) -> Tensor:
         """Compute the probability of every code; see `TableLikelihood`.
 
-        How a cell fits those known to its right is in the weights alone, so codes are
-        counted.
+        Counts of the drawn codes know how a cell fits those to its right, but few draws
+        carry the weight; the probabilities they were drawn by are smooth, but have
+        heard the left side only. A little of the first mends the second.
         """
+        smooth = torch.einsum("kb,kbl->bl", share, self.probabilities(codes, raw))
+        return torch.lerp(smooth, self.counts(codes, share), _COUNTED)
+
+    def counts(self, codes: Tensor, share: Tensor) -> Tensor:
+        """Add up the weights of each code, over draws of shape (n_draws, n_rows)."""
         index = (codes + self.offsets).transpose(0, 1).flatten(1)
         weights = share.t().unsqueeze(-1).expand(-1, -1, codes.shape[-1]).flatten(1)
         counts = share.new_zeros(len(index), self.n_outputs)

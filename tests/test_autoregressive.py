@@ -134,13 +134,19 @@ def test_weights_of_completed_rows_average_to_the_marginal(
     assert log_prob.exp().mean().item() == pytest.approx(expected.sum().item(), rel=0.1)
     # Weighted, completed rows follow the conditional distribution.
     share = torch.softmax(log_prob, 0).unsqueeze(1)
-    found = likelihood.expected(codes.unsqueeze(1), raw.expand(n, 1, -1), share)
+    codes = codes.unsqueeze(1)
+    found = likelihood.counts(codes, share)
     wanted = torch.zeros(sum(SIZES), dtype=torch.float64)
     weight = (expected / expected.sum()).detach()
     for j in range(3):
         place = every_row[fits][:, j] + likelihood.offsets[j]
         wanted.index_add_(0, place, weight)
     np.testing.assert_allclose(found[0].detach(), wanted, atol=0.03)
+    # So does what is expected, where all that is known lies to the left.
+    usual = likelihood.expected(codes, raw.expand(n, 1, -1), share)[0].detach()
+    last = int((known >= 0).nonzero().max())
+    free = slice(int(likelihood.offsets[last + 1]), None) if last < 2 else slice(0, 0)
+    np.testing.assert_allclose(usual[free], wanted[free], atol=0.03)
 
 
 def test_cells_not_known_at_the_end_change_nothing(likelihood, every_row, raw):
