@@ -27,8 +27,8 @@ from skvae._smoothing import BinSmoother
 from skvae._table_heads import GaussianHeads
 from skvae._table_likelihood import TableLikelihood
 
-# Share of counted codes in what a cell is expected to be.
-_COUNTED = 0.3
+# Effective draws from which on counts say more than the probabilities drawn by.
+_ENOUGH = 15
 # Size of the random entries; those of bins are small beside their normal score.
 _SPREAD, _SPREAD_BINS = 0.3, 0.1
 
@@ -148,12 +148,14 @@ class AutoregressiveLikelihood(TableLikelihood):
     def expected(self, codes: Tensor, raw: Tensor, share: Tensor) -> Tensor:
         """Compute the probability of every code; see `TableLikelihood`.
 
-        Counts of the drawn codes know how a cell fits those to its right, but few draws
-        carry the weight; the probabilities they were drawn by are smooth, but have
-        heard the left side only. A little of the first mends the second.
+        Counts of the drawn codes know how a cell fits those to its right, but may rest
+        on few draws; the probabilities they were drawn by are smooth, but have heard
+        the left side only. The more draws carry the weight, the more counts say.
         """
         smooth = torch.einsum("kb,kbl->bl", share, self.probabilities(codes, raw))
-        return torch.lerp(smooth, self.counts(codes, share), _COUNTED)
+        effective = 1 / share.square().sum(0).unsqueeze(1)
+        trust = effective / (effective + _ENOUGH)
+        return torch.lerp(smooth, self.counts(codes, share), trust)
 
     def counts(self, codes: Tensor, share: Tensor) -> Tensor:
         """Add up the weights of each code, over draws of shape (n_draws, n_rows)."""
