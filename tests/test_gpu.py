@@ -51,10 +51,17 @@ def test_samples_and_pickles_come_back_to_the_host(kind, rows):
     np.testing.assert_array_equal(loaded.transform(rows), model.transform(rows))
 
 
-def test_a_table_is_fitted_and_sampled(rows):
+@pytest.mark.parametrize("copies", [1, 3])  # Many rows: columns hear each other.
+def test_a_table_is_fitted_sampled_and_filled(rows, copies):
     frame = pd.DataFrame(rows[:, :3], columns=list("abc"))
     frame["kind"] = np.where(frame["a"] > 0, "high", "low")
+    frame = pd.concat([frame] * copies, ignore_index=True)
     model = _fitted(VAE, frame)
-    drawn = model.sample(20, random_state=0)
-    assert list(drawn.columns) == list(frame.columns)
-    assert set(drawn["kind"]) <= {"high", "low"}
+    for drawn in (
+        model.sample(20, random_state=0),
+        model.sample(20, random_state=0, given={"kind": "low"}),
+        model.impute(frame[:20].assign(b=np.nan)),
+    ):
+        assert list(drawn.columns) == list(frame.columns)
+        assert set(drawn["kind"]) <= {"high", "low"}
+        assert drawn.notna().all(axis=None)
