@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from skvae._embedding import embedding_gradient
 from skvae._smoothing import BinSmoother
 from skvae._table_heads import GaussianHeads
 from skvae._table_likelihood import TableLikelihood
@@ -57,14 +58,7 @@ class _AddContext(torch.autograd.Function):
         with torch.autocast(grad.device.type, enabled=False):
             to_weight = context.flatten(0, -2).t() @ total
             said = (total @ weight.t()).view(-1, entries.shape[1])
-        if said.device.type == "cpu":
-            to_entries = torch.zeros_like(entries)
-            to_entries.index_add_(0, index.flatten(), said)
-        else:
-            # Sums of atomic additions would come in any order.
-            to_entries = torch.ops.aten.embedding_dense_backward(
-                said, index.flatten(), len(entries), -1, False
-            )
+        to_entries = embedding_gradient(said, index.flatten(), len(entries))
         return grad, to_entries, to_weight, None
 
 
@@ -145,6 +139,10 @@ class AutoregressiveLikelihood(TableLikelihood):
         """Compute the probability of every code given the codes before; see `mean`."""
         return super().mean(self._given(x, raw))
 
+    def margins(self, raw: Tensor, generator: torch.Generator) -> Tensor:
+        """Compute the probability of every code, given draws of the codes before."""
+        return self.probabilities(self.draw(raw, generator), raw)
+
     def expected(self, codes: Tensor, raw: Tensor, share: Tensor) -> Tensor:
         """Compute the probability of every code; see `TableLikelihood`.
 
@@ -208,10 +206,8 @@ class AutoregressiveLikelihood(TableLikelihood):
         logits = raw.to(weight.dtype, copy=True)
         codes = x.expand(*raw.shape[:-1], self.n_features).clone()
         context = logits.new_zeros(*raw.shape[:-1], len(weight))
-        ends = (self.offsets + self.member.sum(0).long()).tolist()
-        for j, (first, last) in enumerate(
-            zip(self.offsets.tolist(), ends, strict=True)
-        ):
+        places = torch.stack([self.offsets, self.ends], dim=1).tolist()
+        for j, (first, last) in enumerate(places):
             heard, said = j * self.width, slice(j * self.width, (j + 1) * self.width)
             own = logits[..., first:last]
             own += context[..., :heard] @ weight[:heard, first:last]

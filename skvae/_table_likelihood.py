@@ -66,6 +66,11 @@ class TableLikelihood(Likelihood):
         member = np.repeat(np.eye(len(sizes)), sizes, axis=0)
         self.register_buffer("member", torch.as_tensor(member, dtype=torch.float32))
 
+    @property
+    def ends(self) -> Tensor:
+        """Position after the last code of each column, among all codes."""
+        return self.offsets + self.member.sum(0).long()
+
     def log_prob(self, x: Tensor, raw: Tensor, mask: Tensor | None = None) -> Tensor:
         """Compute log p(x | z) of each row, in nats over the codes.
 
@@ -117,19 +122,19 @@ class TableLikelihood(Likelihood):
         member = self.member.to(raw.dtype)
         return powers / ((powers @ member) @ member.t())
 
-    def probabilities(self, x: Tensor, raw: Tensor) -> Tensor:
-        """Compute the probability of every code in rows whose codes are known.
+    def margins(self, raw: Tensor, generator: torch.Generator) -> Tensor:
+        """Compute probabilities whose sum over rows is what draws come to; see `mean`.
 
         Parameters
         ----------
-        x : Tensor of shape (n_rows, n_columns)
-            Codes.
-        raw : Tensor of shape (..., n_rows, n_outputs)
+        raw : Tensor of shape (n_rows, n_outputs)
             Logits.
+        generator : torch.Generator
+            Source of randomness, where a column needs those before it.
 
         Returns
         -------
-        probabilities : Tensor of shape (..., n_rows, n_outputs)
+        probabilities : Tensor of shape (n_rows, n_outputs)
             They sum to one over the codes of each column.
         """
         return self.mean(raw)
@@ -195,11 +200,10 @@ class TableLikelihood(Likelihood):
         """Return the logits that cells were drawn from, and the completed rows."""
         # All heads share one running sum: a rank in a head's part is a code.
         running = self.mean(raw).double().cumsum(dim=-1)
-        ends = self.offsets + self.member.sum(0).long()
-        last = running[..., ends - 1]
+        last = running[..., self.ends - 1]
         first = torch.cat([torch.zeros_like(last[..., :1]), last[..., :-1]], dim=-1)
         found = torch.searchsorted(running, first + ranks * (last - first), right=True)
-        drawn = torch.minimum(torch.maximum(found, self.offsets), ends - 1)
+        drawn = torch.minimum(torch.maximum(found, self.offsets), self.ends - 1)
         return raw, torch.where(x < 0, drawn - self.offsets, x)
 
     def expected(self, codes: Tensor, raw: Tensor, share: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from skvae._autoregressive import AutoregressiveLikelihood
+from skvae._embedding import Embedding
 from skvae._networks import LinearPlusMLP
 from skvae._smoothing import BinSmoother, SmoothedNetwork
 from skvae._table import TableCodec, concat_rows
@@ -115,28 +116,6 @@ class TableColumns:
         return self.codec.decode(codes, np.random.default_rng(int(seed)))
 
 
-class _Embedding(torch.autograd.Function):
-    """Rows of a table; on a CPU its gradient costs a sixth of torch's own."""
-
-    @staticmethod
-    def forward(ctx: Any, table: Tensor, index: Tensor) -> Tensor:
-        ctx.save_for_backward(index)
-        ctx.n_rows = len(table)
-        return nn.functional.embedding(index, table)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        (index,), (grad,) = ctx.saved_tensors, grads
-        if grad.device.type != "cpu":
-            # Sums of atomic additions would come in any order.
-            total = torch.ops.aten.embedding_dense_backward(
-                grad, index, ctx.n_rows, -1, False
-            )
-            return total, None
-        total = grad.new_zeros(ctx.n_rows, grad.shape[-1])
-        return total.index_add_(0, index.flatten(), grad.flatten(0, -2)), None
-
-
 class TableFeatures(nn.Module):
     """What the encoder sees of coded rows.
 
@@ -200,7 +179,7 @@ class TableFeatures(nn.Module):
         if values is None:
             values = self.code_values[index]
         padded = nn.functional.pad(self.embedding, (0, 0, 0, 1))
-        embedded = _Embedding.apply(padded, index).flatten(1)
+        embedded = Embedding.apply(padded, index).flatten(1)
         start = self.responsibilities(codes) @ self.positions
         out = torch.cat([start, values.to(start.dtype), embedded], dim=-1)
         # Codes cannot be a little off: normal noise goes on what they are read as.
@@ -402,8 +381,7 @@ def match_margins(
             found = torch.zeros_like(wanted)
             for part, known in zip(parts, told, strict=True):
                 raw = module.decode(part, known)
-                codes = module.likelihood.draw(raw, generator)
-                found += module.likelihood.probabilities(codes, raw).sum(dim=0) / n
+                found += module.likelihood.margins(raw, generator).sum(dim=0) / n
             step = torch.log((wanted + _MARGIN_FLOOR) / (found + _MARGIN_FLOOR))
             bias += step * moves
 

@@ -22,16 +22,20 @@ def _generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.fixture
-def likelihood():
-    heads = AutoregressiveLikelihood(
+def _heads(**options):
+    return AutoregressiveLikelihood(
         SIZES,
         width=2,
         bin_runs=RUNS,
-        smoothing=0.7,
+        **{"smoothing": 0.7, **options},
         generator=_generator(),
         dtype=torch.float64,
     ).double()
+
+
+@pytest.fixture
+def likelihood():
+    heads = _heads()
     with torch.no_grad():
         heads.weight.normal_(std=2.0, generator=_generator(1))
     return heads
@@ -57,14 +61,7 @@ def test_probabilities_of_all_rows_add_up_to_one(likelihood, every_row, raw):
 
 
 def test_nothing_is_heard_before_training(every_row, raw):
-    heads = AutoregressiveLikelihood(
-        SIZES,
-        width=2,
-        bin_runs=RUNS,
-        smoothing=0.7,
-        generator=_generator(),
-        dtype=torch.float64,
-    ).double()
+    heads = _heads()
     plain = TableLikelihood(SIZES)
     rows = raw.expand(len(every_row), -1)
     torch.testing.assert_close(
@@ -176,15 +173,7 @@ def test_draws_do_not_depend_on_the_axes(likelihood, raw):
 def test_normal_heads_stay_normal():
     scores = np.linspace(-1.5, 1.5, 4)
     head = {"first": 3, "scores": list(scores), "shares": [0.25] * 4}
-    heads = AutoregressiveLikelihood(
-        SIZES,
-        width=2,
-        bin_runs=RUNS,
-        smoothing=0.0,
-        gaussian=[head],
-        generator=_generator(),
-        dtype=torch.float64,
-    ).double()
+    heads = _heads(smoothing=0.0, gaussian=[head])
     with torch.no_grad():
         heads.weight.normal_(generator=_generator(1))
     free = torch.randn(1, 9, generator=_generator(2), dtype=torch.float64)

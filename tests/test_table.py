@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy.special import logsumexp
 
 from skvae import VAE, AutoencoderTransformer, ConditionalVAE
+from skvae._embedding import Embedding
 from skvae._table import (
     Container,
     TableCodec,
@@ -23,7 +24,6 @@ from skvae._table import (
     missing_cells,
     mixture_log_prob,
 )
-from skvae._table_model import _Embedding
 
 RNG = np.random.default_rng
 
@@ -399,7 +399,7 @@ def test_the_gradient_of_an_embedding_is_that_of_torch():
     weight = torch.randn(5, 4, 3, generator=generator, dtype=torch.float64)
     grads = []
     for function in (
-        _Embedding.apply,
+        Embedding.apply,
         lambda t, i: torch.nn.functional.embedding(i, t),
     ):
         leaf = table.clone().requires_grad_()
