@@ -8,7 +8,8 @@ columns to its left,
           + \sum_{i < j} e_i(x_i) W_{ij}\Big)_{x_j}
 
 with :math:`e_i` a short vector for each code of column i. What is local goes this way,
-what concerns many columns stays in the code [1]_.
+what concerns many columns stays in the code [1]_. The weights W have a normal prior:
+from few rows columns hardly learn to hear each other.
 
 References
 ----------
@@ -17,7 +18,8 @@ References
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -27,6 +29,7 @@ from skvae._embedding import embedding_gradient
 from skvae._smoothing import BinSmoother
 from skvae._table_heads import GaussianHeads
 from skvae._table_likelihood import TableLikelihood
+from skvae.objectives import Term
 
 # Effective draws from which on counts say more than the probabilities drawn by.
 _ENOUGH = 15
@@ -62,6 +65,24 @@ class _AddContext(torch.autograd.Function):
         return grad, to_entries, to_weight, None
 
 
+@dataclass(frozen=True)
+class ContextPenalty(Term):
+    r"""Squared weights by which columns hear each other: a normal prior on them.
+
+    With the weight :math:`\lambda / n` it is, up to a constant, a row's share of the
+    negative log-density under :math:`N(0, 1 / 2 \lambda)` of weights as they are heard.
+    Rows held out judge the model without it.
+    """
+
+    name: ClassVar[str] = "context"
+
+    def __call__(self, model: Any, out: Any, progress: float = 1.0) -> Tensor:
+        """Compute the penalty, the same for each row."""
+        if not model.training:
+            return out.z.new_zeros(out.z.shape[:-1])
+        return model.likelihood.squared_norm().expand(out.z.shape[:-1])
+
+
 class AutoregressiveLikelihood(TableLikelihood):
     """Categorical likelihood of each column given the code and the columns before it.
 
@@ -85,6 +106,7 @@ class AutoregressiveLikelihood(TableLikelihood):
     """
 
     mask: Tensor
+    stiffness: Tensor
 
     def __init__(
         self,
@@ -105,6 +127,10 @@ class AutoregressiveLikelihood(TableLikelihood):
         self.register_buffer("mask", before, persistent=False)
         self.heads = GaussianHeads(gaussian, dtype) if gaussian else None
         self.smoother = BinSmoother(bin_runs, smoothing, dtype)
+        # Smoothed weights vary less: bins are to hear with the variance of levels.
+        unit = torch.ones(self.n_outputs, dtype=dtype)
+        stiffness = self.smoother.variances(unit)
+        self.register_buffer("stiffness", stiffness, persistent=False)
         entries = torch.empty(width, self.n_outputs, dtype=dtype)
         entries.normal_(std=_SPREAD, generator=generator)
         for place in self.smoother.places:
@@ -161,6 +187,10 @@ class AutoregressiveLikelihood(TableLikelihood):
         weights = share.t().unsqueeze(-1).expand(-1, -1, codes.shape[-1]).flatten(1)
         counts = share.new_zeros(len(index), self.n_outputs)
         return counts.scatter_add_(1, index, weights)
+
+    def squared_norm(self) -> Tensor:
+        """Compute the sum of the squared weights, in units of their variance."""
+        return (self.weight.square() * self.stiffness).sum()
 
     def _matrices(self) -> tuple[Tensor, Tensor]:
         """Return what each code says (n_codes, width), and how it is heard."""

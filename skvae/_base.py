@@ -366,8 +366,8 @@ class BaseAutoencoder(
         device = next(self._module.parameters()).device
         generator = draw_torch_generator(random_state, device)
         with self._inference():
-            z = self._draw_codes(int(n_samples), generator)
-            rows = self._draw_rows(z, generator)
+            z = self._draw_codes(self._columns.n_to_draw(int(n_samples)), generator)
+            rows = self._draw_rows(z, generator, int(n_samples))
         return self._restored(rows)
 
     def impute(
@@ -543,8 +543,10 @@ class BaseAutoencoder(
                 parts.append(self._columns.point(module.likelihood, raw))
         return self._columns.joined(parts)
 
-    def _draw_rows(self, z: torch.Tensor, generator: torch.Generator) -> Any:
-        """Draw the rows of codes from the likelihood, in their units."""
+    def _draw_rows(
+        self, z: torch.Tensor, generator: torch.Generator, n: int | None = None
+    ) -> Any:
+        """Draw the rows of codes from the likelihood, in their units, and keep n."""
         module, parts = self._module, []
         folded = FoldedDecoder.of(module, self._columns)
         if folded is not None:
@@ -558,7 +560,7 @@ class BaseAutoencoder(
         if order is not None:
             rows = np.empty_like(drawn)
             rows[order.cpu().numpy()] = drawn
-        return self._columns.drawn(rows, generator)
+        return self._columns.drawn(rows, generator, n)
 
     def _draw_codes(self, n: int, generator: torch.Generator) -> torch.Tensor:
         raise NotImplementedError

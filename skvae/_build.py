@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from skvae._autoregressive import AutoregressiveLikelihood
+from skvae._autoregressive import AutoregressiveLikelihood, ContextPenalty
 from skvae._module import AutoencoderModule
 from skvae._networks import LinearPlusMLP, build_network, tied_decoder
 from skvae._table_likelihood import TableLikelihood
@@ -64,7 +64,7 @@ class Architecture:
         Of the parameters.
     table : dict
         For a table: "sizes" of its columns' codes, "bin_runs", "n_mixture", "width",
-        "gaussian", "entry_width".
+        "gaussian", "entry_width", "context_penalty".
     """
 
     n_features: int
@@ -173,13 +173,15 @@ def _network(
 
 def resolved_terms(recipe: Any, table: dict[str, Any]) -> tuple[Any, ...]:
     """Return the terms of a recipe with a weight for each."""
+    hears = bool(table.get("entry_width"))
     default = 1.0
     if table:
-        default = _BETA_CONTEXT if table.get("entry_width") else _BETA_TABLE
-    return tuple(
+        default = _BETA_CONTEXT if hears else _BETA_TABLE
+    terms = [
         replace(term, weight=default) if term.weight == "auto" else term
         for term in recipe.terms
-    )
+    ]
+    return (*terms, *([ContextPenalty(table["context_penalty"])] if hears else ()))
 
 
 def _features(arch: Architecture, generator: torch.Generator) -> Any:

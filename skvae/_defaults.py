@@ -28,9 +28,9 @@ _ROWS_FOR_NOISE = 270
 _STANDARD_ERRORS = 1.0
 # Components of the mixture a table starts at.
 _TABLE_COMPONENTS = 128
-# Length of what a code of a table says to the columns after its own: at most so much,
-# so much for all columns together, and nothing in few rows, which it would repeat.
-_ENTRY, _CONTEXT, _ROWS_FOR_CONTEXT = 8, 128, 800
+# Length of what a code of a table says to the columns after its own, and at most of
+# what all columns say; the sum of squares by which it is heard costs so much.
+_ENTRY, _CONTEXT, _CONTEXT_PENALTY = 8, 128, 30.0
 
 
 def training_plan(est: Any, recipe: Any, n: int, *, partial: bool) -> TrainingPlan:
@@ -58,7 +58,7 @@ def training_plan(est: Any, recipe: Any, n: int, *, partial: bool) -> TrainingPl
         rate = _RATE_VARIATIONAL if recipe.variational else _RATE
         if table and n > _MANY:
             rate = _RATE_MANY
-        elif table and not entry_width(est, recipe, n):
+        elif table and not entry_width(est, recipe):
             rate = _RATE_TABLE
     return TrainingPlan(
         max_iter=int(max_iter),
@@ -123,7 +123,7 @@ def table_components(est: Any, n: int) -> int:
     return int(np.clip(n // 40, 1, _TABLE_COMPONENTS if est.init == "auto" else 1))
 
 
-def entry_width(est: Any, recipe: Any, n: int) -> int:
+def entry_width(est: Any, recipe: Any) -> int:
     """Resolve how much a column of a table tells those after it; 0 is nothing.
 
     Only a density gains by it: what columns tell each other is missing in the code,
@@ -133,7 +133,12 @@ def entry_width(est: Any, recipe: Any, n: int) -> int:
     if not recipe.variational or est.decoder is not None or d < 2:
         return 0
     width = min(_ENTRY, _CONTEXT // d)
-    return width if width > 1 and n >= _ROWS_FOR_CONTEXT else 0
+    return width if width > 1 else 0
+
+
+def context_penalty(n: int) -> float:
+    """Resolve the weight of `ContextPenalty`, a prior that n rows outweigh."""
+    return _CONTEXT_PENALTY / n
 
 
 def input_noise(est: Any, recipe: Any, n: int) -> float:

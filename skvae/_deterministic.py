@@ -191,10 +191,12 @@ class DeterministicMixin:
         roots = np.linalg.cholesky(mixture.covariances_) * spread[:, None]
         return mixture.weights_, mixture.means_ * spread, roots
 
-    def _draw_rows(self: Any, z: torch.Tensor, generator: torch.Generator) -> Any:
+    def _draw_rows(
+        self: Any, z: torch.Tensor, generator: torch.Generator, n: int | None = None
+    ) -> Any:
         """Decode codes and draw cells, numbers with each column's residual noise."""
         if self._columns.kind == "table":
-            return super()._draw_rows(z, generator)  # type: ignore[misc]
+            return super()._draw_rows(z, generator, n)  # type: ignore[misc]
         module = self._module
         sd = np.sqrt(self._residual_variance)
         scale = torch.as_tensor(sd, dtype=z.dtype, device=z.device)

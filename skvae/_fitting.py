@@ -15,6 +15,7 @@ from skvae._build import Architecture, build_module, corruption_of, resolved_ter
 from skvae._defaults import (
     SMALL,
     code_width,
+    context_penalty,
     entry_width,
     input_noise,
     noise_family,
@@ -297,7 +298,8 @@ class Fitting:
             "bin_runs": [[int(c) for c in run] for run in columns.codec.bin_runs],
             "n_mixture": table_components(self.estimator, n),
             "width": _SMOOTHING_DECODER,
-            "entry_width": entry_width(self.estimator, self.recipe, n),
+            "entry_width": entry_width(self.estimator, self.recipe),
+            "context_penalty": context_penalty(n),
         }
 
     def _n_mixture(self, n: int) -> int:

@@ -110,7 +110,14 @@ class NumericColumns:
         """Return the order to draw rows in: None, as they come."""
         return None
 
-    def drawn(self, rows: np.ndarray, generator: torch.Generator) -> np.ndarray:
+    @staticmethod
+    def n_to_draw(n: int) -> int:
+        """Return how many rows to draw for n of them."""
+        return n
+
+    def drawn(
+        self, rows: np.ndarray, generator: torch.Generator, n: int | None = None
+    ) -> np.ndarray:
         """Return drawn rows; they are in the units of the training data already."""
         return rows
 

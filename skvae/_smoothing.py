@@ -62,6 +62,11 @@ class BinSmoother(nn.Module):
             return values
         return Smooth.apply(values, self.places, self.kernels)
 
+    def variances(self, values: Tensor) -> Tensor:
+        """Compute the variances of smoothed independent values, from theirs."""
+        squares = [kernel.square() for kernel in self.kernels]
+        return _smoothed(values, self.places, squares)
+
 
 class SmoothedNetwork(BoundNetwork):
     """A bound MLP with smoothed last weights and a linear path beside it, as one node.

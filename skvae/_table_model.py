@@ -20,6 +20,7 @@ from skvae._networks import LinearPlusMLP
 from skvae._smoothing import BinSmoother, SmoothedNetwork
 from skvae._table import TableCodec, concat_rows
 from skvae._table_heads import GaussianHeads
+from skvae._thinning import n_halvings, thinned
 from skvae.corruptions import GaussianNoise
 
 _EMBEDDING = 4
@@ -108,12 +109,21 @@ class TableColumns:
                 key |= ((cells[:, dim] >> bit) & 1) << (bit * dims + dims - 1 - dim)
         return key.argsort(stable=True)
 
-    def drawn(self, codes: np.ndarray, generator: torch.Generator) -> Any:
-        """Return drawn codes as rows, values drawn within a code."""
+    def n_to_draw(self, n: int) -> int:
+        """Return how many rows to draw for n that stand for them."""
+        return n << n_halvings(n, len(self.codec.columns))
+
+    def drawn(
+        self, codes: np.ndarray, generator: torch.Generator, n: int | None = None
+    ) -> Any:
+        """Return drawn codes, or n of them, as rows; values are drawn within a code."""
         seed = torch.randint(
             2**31 - 1, (), generator=generator, device=generator.device
         )
-        return self.codec.decode(codes, np.random.default_rng(int(seed)))
+        rng = np.random.default_rng(int(seed))
+        if n is not None and n < len(codes):
+            codes = codes[thinned(self.codec.groups(codes), n, rng)]
+        return self.codec.decode(codes, rng)
 
 
 class TableFeatures(nn.Module):

@@ -30,7 +30,7 @@ LAYERS = (
     "_factories _flat _conditions _imputing _defaults _smoothing _embedding",
     "objectives likelihoods corruptions priors _table _table_heads",
     "_fused _optimizer _plan _rows",
-    "_random _docs _compat _threads _summary",
+    "_random _docs _compat _threads _summary _thinning",
 )
 SIDEWAYS = {("_conditional_vae", "_vae"), ("metrics", "inspection")}
 

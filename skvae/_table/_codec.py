@@ -17,6 +17,8 @@ Column = NumericColumn | CategoryColumn | TimeColumn
 _KINDS: dict[str, Any] = {
     kind.kind: kind for kind in (NumericColumn, CategoryColumn, TimeColumn)
 }
+# Groups that the codes of a column are counted in.
+_GROUPS = 10
 
 
 class TableCodec:
@@ -175,6 +177,29 @@ class TableCodec:
         """Positions, among all codes, of the neighbouring bins of each column."""
         runs = [c.bins + o for c, o in zip(self.columns, self.offsets, strict=True)]
         return [run for run in runs if len(run) > 1]
+
+    def groups(self, codes: np.ndarray) -> np.ndarray:
+        """Return coarser codes: neighbouring values or rare levels of a column as one.
+
+        Parameters
+        ----------
+        codes : ndarray of shape (n_samples, n_columns)
+            Codes, in the order of values or from frequent to rare.
+
+        Returns
+        -------
+        groups : ndarray of shape (n_samples, n_columns)
+            Parts of the training rows of about equal size; the last is "missing".
+        """
+        groups = np.empty(codes.shape, dtype=np.int64)
+        for j, column in enumerate(self.columns):
+            share = column.frequencies
+            middle = np.cumsum(share) - share / 2
+            of_code = np.minimum((middle * _GROUPS).astype(np.int64), _GROUPS - 1)
+            if column.missing_code >= 0:
+                of_code[column.missing_code] = _GROUPS
+            groups[:, j] = of_code[codes[:, j]]
+        return groups
 
     # -- there and back ----------------------------------------------------------------
     def encode(self, X: Any, *, unknown_missing: bool = False) -> np.ndarray:

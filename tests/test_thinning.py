@@ -1,0 +1,103 @@
+"""Few rows that stand for many: counts of pairs, equal chances, sizes."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from skvae import VAE, AutoencoderTransformer
+from skvae._thinning import n_halvings, thinned
+
+
+def _rows(n, rng, sizes=(2, 3, 4, 11)):
+    return np.column_stack([rng.integers(k, size=n) for k in sizes])
+
+
+def _pair_counts(rows):
+    width = rows.max() + 1
+    cells = np.eye(width)[rows].reshape(len(rows), -1)
+    return cells.T @ cells / len(rows)
+
+
+@pytest.mark.parametrize("times", [1, 2, 4, 8])
+def test_rows_kept_are_some_of_the_rows_once_each(times):
+    rows = _rows(40 * times, np.random.default_rng(0))
+    kept = thinned(rows, 40, np.random.default_rng(1))
+    assert len(kept) == len(set(kept)) == 40
+    assert 0 <= kept.min() <= kept.max() < len(rows)
+
+
+def test_pairs_of_kept_rows_are_nearer_to_all_than_of_random_ones():
+    rng = np.random.default_rng(0)
+    rows = _rows(8 * 300, rng)
+    whole = _pair_counts(rows)
+    kept = _pair_counts(rows[thinned(rows, 300, rng)])
+    chance = [
+        np.abs(_pair_counts(rows[rng.permutation(len(rows))[:300]]) - whole).sum()
+        for _ in range(20)
+    ]
+    assert np.abs(kept - whole).sum() < 0.7 * min(chance)
+
+
+def test_each_row_has_the_same_chance():
+    rows = _rows(48, np.random.default_rng(0))
+    rows[0] = 1, 2, 3, 10
+    times = np.zeros(48)
+    for seed in range(2000):
+        times[thinned(rows, 12, np.random.default_rng(seed))] += 1
+    # 2000 draws with the chance 1/4: four standard deviations are 77.
+    assert np.abs(times - 500).max() < 77
+
+
+def test_equal_rows_are_halved_at_random():
+    rows = np.zeros((64, 3), dtype=np.int64)
+    kept = [set(thinned(rows, 32, np.random.default_rng(s))) for s in range(2)]
+    assert kept[0] != kept[1]
+
+
+@pytest.mark.parametrize(
+    ("n", "d", "times"),
+    [
+        (1, 5, 3),
+        (1024, 5, 3),
+        (1025, 5, 2),
+        (4096, 5, 1),
+        (4097, 5, 0),
+        (10**6, 5, 0),
+        (1024, 128, 1),
+        (1, 2000, 3),
+        (1, 2001, 0),
+    ],
+)
+def test_only_small_samples_are_worth_it(n, d, times):
+    assert n_halvings(n, d) == times
+
+
+@pytest.fixture(scope="module")
+def frame():
+    rng = np.random.default_rng(0)
+    kind = rng.choice(["a", "b", "c"], 400, p=[0.6, 0.3, 0.1])
+    size = rng.gamma(2.0, 1 + (kind == "c"))
+    size[rng.random(400) < 0.2] = np.nan
+    return pd.DataFrame({"size": size, "kind": kind, "flag": rng.random(400) < 0.3})
+
+
+@pytest.mark.parametrize("kind", [VAE, AutoencoderTransformer])
+def test_a_small_sample_has_the_shares_of_a_large_one(kind, frame):
+    model = kind(2, max_iter=10, random_state=0).fit(frame)
+
+    def shares(rows):
+        groups = rows.assign(size=rows["size"].isna())
+        return groups.value_counts(normalize=True).sort_index()
+
+    large = shares(model.sample(50_000, random_state=0))
+    small = [model.sample(200, random_state=s) for s in range(10)]
+    off = [shares(s).sub(large, fill_value=0).abs().sum() for s in small]
+    usual = [
+        shares(model.sample(20_000, random_state=1).sample(200, random_state=s))
+        .sub(large, fill_value=0)
+        .abs()
+        .sum()
+        for s in range(10)
+    ]
+    assert np.mean(off) < 0.6 * np.mean(usual)
+    assert {len(s) for s in small} == {200}
