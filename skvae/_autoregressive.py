@@ -69,9 +69,9 @@ class _AddContext(torch.autograd.Function):
 class ContextPenalty(Term):
     r"""Squared weights by which columns hear each other: a normal prior on them.
 
-    With the weight :math:`\lambda / n` it is, up to a constant, a row's share of the
-    negative log-density under :math:`N(0, 1 / 2 \lambda)` of weights as they are heard.
-    Rows held out judge the model without it.
+    With the weight :math:`\lambda` it is, up to a constant, a row's share of the
+    negative log-density of :math:`N(0, 1 / 2 \lambda n)` at the weights as they are
+    heard. Rows held out judge the model without it.
     """
 
     name: ClassVar[str] = "context"

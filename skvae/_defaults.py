@@ -29,8 +29,12 @@ _STANDARD_ERRORS = 1.0
 # Components of the mixture a table starts at.
 _TABLE_COMPONENTS = 128
 # Length of what a code of a table says to the columns after its own, and at most of
-# what all columns say; the sum of squares by which it is heard costs so much.
-_ENTRY, _CONTEXT, _CONTEXT_PENALTY = 8, 128, 30.0
+# what all columns say.
+_ENTRY, _CONTEXT = 8, 128
+# Squares of the weights it is heard by cost (180 / n)^2 nats a row. A prior of one
+# variance would cost 1 / n, which either lets a few hundred rows be learned by heart or
+# blurs what thousands of them say in detail.
+_CONTEXT_ROWS = 180
 
 
 def training_plan(est: Any, recipe: Any, n: int, *, partial: bool) -> TrainingPlan:
@@ -138,7 +142,7 @@ def entry_width(est: Any, recipe: Any) -> int:
 
 def context_penalty(n: int) -> float:
     """Resolve the weight of `ContextPenalty`, a prior that n rows outweigh."""
-    return _CONTEXT_PENALTY / n
+    return (_CONTEXT_ROWS / n) ** 2
 
 
 def input_noise(est: Any, recipe: Any, n: int) -> float:

@@ -10,7 +10,12 @@ import torch
 from scipy.stats import chisquare
 
 from skvae import VAE, AutoencoderTransformer, ConditionalVAE
-from skvae._autoregressive import AutoregressiveLikelihood, _AddContext
+from skvae._autoregressive import (
+    AutoregressiveLikelihood,
+    ContextPenalty,
+    _AddContext,
+)
+from skvae._smoothing import BinSmoother
 from skvae._table_heads import GaussianHeads
 from skvae._table_likelihood import TableLikelihood
 
@@ -270,3 +275,42 @@ def test_who_hears_columns(frame):
     wide = pd.concat([frame] * 14, axis=1)
     wide.columns = [f"c{j}" for j in range(70)]
     assert _width_of(VAE(**one).fit(wide)) == 0
+
+
+def test_the_penalty_counts_weights_as_they_are_heard():
+    """A variance of one before smoothing is that of `variances` after it."""
+    smoother = BinSmoother(RUNS, 0.7, torch.float64)
+    variances = smoother.variances(torch.ones(sum(SIZES), dtype=torch.float64))
+    matrix = smoother(torch.eye(sum(SIZES), dtype=torch.float64))
+    torch.testing.assert_close(variances, matrix.square().sum(0))
+    likelihood = _heads()
+    with torch.no_grad():
+        likelihood.weight.fill_(2.0)
+    expected = 4 * variances.sum() * len(likelihood.weight)
+    torch.testing.assert_close(likelihood.squared_norm().detach(), expected)
+
+
+def test_rows_held_out_do_not_pay_the_penalty(model, frame):
+    module = model._module
+    batch = {k: torch.as_tensor(v) for k, v in _arrays(model, frame[:20]).items()}
+    penalty = ContextPenalty(1.0)
+    assert not penalty(module.eval(), module(**batch)).any()
+    module.train()
+    paid = penalty(module, module(**batch))
+    module.eval()
+    assert (paid == module.likelihood.squared_norm()).all()
+    assert paid.shape == (20,)
+
+
+def _arrays(model, frame):
+    return model._columns.to_rows(frame, np.float32)
+
+
+def test_few_rows_hear_less(frame):
+    def norm(n):
+        model = VAE(2, max_iter=2000 // n, random_state=0, early_stopping=False)
+        model.fit(frame[:n])
+        return float(model._module.likelihood.squared_norm().detach().sqrt())
+
+    few, many = norm(40), norm(1000)
+    assert few < 0.1 * many, (few, many)
