@@ -19,6 +19,7 @@ from sklearn.callback import CallbackSupportMixin
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from skvae._compat import HasMethods, Interval, StrOptions, fit_context
+from skvae._defaults import SMALL
 from skvae._docs import estimator
 from skvae._fitting import Fitting
 from skvae._imputing import imputed
@@ -28,7 +29,7 @@ from skvae._random import draw_torch_generator
 from skvae._rows import RowDataset
 from skvae._state import load_state, plain_state
 from skvae._summary import summarize
-from skvae._table import Container, has_categories, has_missing
+from skvae._table import Container, has_categories, has_integers, has_missing
 from skvae._threads import limited_threads
 from skvae.objectives import NegativeLogLikelihood, Term
 
@@ -45,6 +46,8 @@ _ACTIVATIONS = {
 }
 # Floats a chunk of rows may occupy in the widest layer while predicting.
 _CHUNK_FLOATS = 1 << 20
+# Columns of a frame up to which integers make it a table of a variational model.
+_MAX_INTEGER_COLUMNS = 64
 
 
 @dataclass(frozen=True)
@@ -230,8 +233,16 @@ class BaseAutoencoder(
             return recipe.likelihood == "auto"
         if recipe.likelihood != "auto":
             return False
-        missing = recipe.variational and self.missing_values == "mask"
-        return has_categories(X) or (missing and has_missing(X))
+        if has_categories(X):
+            return True
+        if not recipe.variational:
+            return False
+        # Integers are to come back as such; images and toy examples stay numbers.
+        if has_integers(X):
+            n, d = X.shape
+            if n >= SMALL and d <= _MAX_INTEGER_COLUMNS:
+                return True
+        return self.missing_values == "mask" and has_missing(X)
 
     # -- training ----------------------------------------------------------------------
     @fit_context(prefer_skip_nested_validation=True)

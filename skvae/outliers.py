@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
 from skvae._compat import HasMethods, Interval, StrOptions, fit_context, num_samples
-from skvae._table import has_categories
+from skvae._table import has_categories, has_integers, has_missing
 from skvae._vae import VAE
 
 __all__ = ["AutoencoderOutlierDetector"]
@@ -149,7 +149,15 @@ class AutoencoderOutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator
             return VAE()
         rows = max(num_samples(X), 1)
         epochs = max(1, round(_STEPS * _BATCH / rows))
-        return VAE(max_iter=epochs, batch_size=_BATCH, noise="feature", prior="normal")
+        # A density of numbers, whatever their type; a table only where one must be.
+        numbers = has_integers(X) and not has_missing(X)
+        return VAE(
+            likelihood="gaussian" if numbers else "auto",
+            noise="feature",
+            prior="normal",
+            batch_size=_BATCH,
+            max_iter=epochs,
+        )
 
     def score_samples(self, X: Any) -> np.ndarray:
         """Compute the score of each row; the lower, the more of an outlier.

@@ -406,3 +406,27 @@ def test_the_gradient_of_an_embedding_is_that_of_torch():
         (function(leaf, index) * weight).sum().backward()
         grads.append(leaf.grad)
     torch.testing.assert_close(*grads)
+
+
+def test_integers_in_a_frame_come_back_as_integers():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "age": rng.integers(18, 80, 200),
+            "owner": rng.integers(0, 2, 200),
+            "income": rng.gamma(2.0, 900.0, 200),
+        }
+    )
+    model = VAE(max_iter=2, random_state=0).fit(frame)
+    rows = model.sample(300, random_state=0)
+    assert model.likelihood_ == "table"
+    assert (rows.dtypes == frame.dtypes).all()
+    assert (rows.min() >= frame.min()).all()
+    assert (rows.max() <= frame.max()).all()
+    # Images, few rows, decimal numbers and arrays are numbers.
+    wide = pd.DataFrame(rng.integers(0, 9, (60, 65)))
+    for numbers in (wide, frame[:40], frame[["income"]], frame.to_numpy()):
+        other = VAE(max_iter=1, random_state=0).fit(numbers)
+        assert other.likelihood_ == "gaussian"
+    with_polars = pytest.importorskip("polars").DataFrame(frame.to_dict("list"))
+    assert VAE(max_iter=1).fit(with_polars).likelihood_ == "table"

@@ -6,6 +6,7 @@ from skvae._table._frames import (
     concat_rows,
     fill_cells,
     has_categories,
+    has_integers,
     has_missing,
     missing_cells,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "fill_cells",
     "fit_mixture",
     "has_categories",
+    "has_integers",
     "has_missing",
     "missing_cells",
     "mixture_log_prob",

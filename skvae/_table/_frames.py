@@ -96,6 +96,16 @@ def has_categories(X: Any) -> bool:
     return not all(_is_numeric(dtype) for dtype in X.dtypes)
 
 
+def has_integers(X: Any) -> bool:
+    """Tell whether a frame holds a column of an integer type."""
+    library = library_of(X)
+    if library is None:
+        return False
+    if library == "polars":
+        return any(dtype.is_integer() for dtype in X.dtypes)
+    return any(pd.api.types.is_integer_dtype(dtype) for dtype in X.dtypes)
+
+
 def _is_numeric(dtype: Any) -> bool:
     return pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_bool_dtype(
         dtype
