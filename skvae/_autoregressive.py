@@ -99,6 +99,8 @@ class AutoregressiveLikelihood(TableLikelihood):
     gaussian : sequence of dict
         Columns whose logits are normal, and whose mean alone hears; see
         `GaussianHeads`.
+    derived : list of dict
+        Columns that another one determines, which neither speak nor hear.
     generator : torch.Generator
         Draws the first entries.
     dtype : torch.dtype
@@ -116,15 +118,19 @@ class AutoregressiveLikelihood(TableLikelihood):
         bin_runs: Any,
         smoothing: float,
         gaussian: Any = (),
+        derived: Any = (),
         generator: torch.Generator,
         dtype: Any,
     ):
-        super().__init__(sizes)
+        super().__init__(sizes, derived, dtype)
         self.width = width
         of_code = np.repeat(np.arange(len(sizes)), sizes)
         speaker = np.repeat(np.arange(len(sizes)), width)
-        before = torch.as_tensor(speaker[:, None] < of_code, dtype=dtype)
-        self.register_buffer("mask", before, persistent=False)
+        silent = [] if self.derived is None else self.derived.all_children
+        before = speaker[:, None] < of_code
+        before &= ~np.isin(speaker, silent)[:, None] & ~np.isin(of_code, silent)
+        mask = torch.as_tensor(before, dtype=dtype)
+        self.register_buffer("mask", mask, persistent=False)
         self.heads = GaussianHeads(gaussian, dtype) if gaussian else None
         self.smoother = BinSmoother(bin_runs, smoothing, dtype)
         # Smoothed weights vary less: bins are to hear with the variance of levels.
@@ -145,38 +151,22 @@ class AutoregressiveLikelihood(TableLikelihood):
             for place in self.smoother.places:
                 self.entries[0, place] = scores[place].to(self.entries)
 
-    def log_prob(self, x: Tensor, raw: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Compute log p(x | z) of each row; see `TableLikelihood`.
-
-        A column that is not known is replaced by what it says on average.
-        """
-        return super().log_prob(x, self._given(x, raw), mask)
-
-    def log_prob_columns(self, x: Tensor, raw: Tensor) -> Tensor:
-        """Compute log p(x_j | z, x_1 .. x_{j-1}) of each cell, in nats."""
-        return super().log_prob_columns(x, self._given(x, raw))
-
-    def mean(self, raw: Tensor) -> Tensor:
-        """Compute the probability of every code, the columns before at their mean."""
-        unknown = torch.full_like(self.offsets, -1)
-        return super().mean(self._visit(unknown, raw)[0])
-
     def probabilities(self, x: Tensor, raw: Tensor) -> Tensor:
         """Compute the probability of every code given the codes before; see `mean`."""
-        return super().mean(self._given(x, raw))
+        return self._shares(self._given(x, raw))
 
     def margins(self, raw: Tensor, generator: torch.Generator) -> Tensor:
         """Compute the probability of every code, given draws of the codes before."""
         return self.probabilities(self.draw(raw, generator), raw)
 
-    def expected(self, codes: Tensor, raw: Tensor, share: Tensor) -> Tensor:
+    def expected(self, codes: Tensor, logits: Tensor, share: Tensor) -> Tensor:
         """Compute the probability of every code; see `TableLikelihood`.
 
         Counts of the drawn codes know how a cell fits those to its right, but may rest
         on few draws; the probabilities they were drawn by are smooth, but have heard
         the left side only. The more draws carry the weight, the more counts say.
         """
-        smooth = torch.einsum("kb,kbl->bl", share, self.probabilities(codes, raw))
+        smooth = super().expected(codes, logits, share)
         effective = 1 / share.square().sum(0).unsqueeze(1)
         trust = effective / (effective + _ENOUGH)
         return torch.lerp(smooth, self.counts(codes, share), trust)
@@ -201,18 +191,24 @@ class AutoregressiveLikelihood(TableLikelihood):
         return entries.t().contiguous(), weight
 
     def _given(self, x: Tensor, raw: Tensor) -> Tensor:
-        """Return the logits of every column given the cells before it."""
+        """Return the logits of every column given the cells before it.
+
+        A column that is not known is replaced by what it says on average.
+        """
         if bool((x < 0).any()):
             return self._visit(x, raw)[0]
-        return _AddContext.apply(raw, *self._matrices(), x + self.offsets)
+        heard = _AddContext.apply(raw, *self._matrices(), x + self.offsets)
+        return heard if self.derived is None else self.derived.follow(x, heard)
 
-    def _fill(self, x: Tensor, raw: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
+    def _fill(
+        self, x: Tensor, raw: Tensor, ranks: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Draw each cell given those before it; see `TableLikelihood`."""
         return self._visit(x, raw, ranks.expand(*raw.shape[:-1], -1))
 
     def _visit(
         self, x: Tensor, raw: Tensor, ranks: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Go through the columns in order, filling in the cells that are not known.
 
         Parameters
@@ -227,31 +223,46 @@ class AutoregressiveLikelihood(TableLikelihood):
 
         Returns
         -------
-        logits : Tensor of shape (..., n_rows, n_outputs)
+        before : Tensor of shape (..., n_rows, n_outputs)
             Logits given the cells before.
+        after : Tensor of shape (..., n_rows, n_outputs)
+            The same, but of a parent also given the columns that follow from it.
         codes : Tensor of shape (..., n_rows, n_columns)
             Codes, those of drawn cells filled in.
         """
         entries, weight = self._matrices()
-        logits = raw.to(weight.dtype, copy=True)
+        before = raw.to(weight.dtype, copy=True)
+        after = before if self.derived is None else before.clone()
         codes = x.expand(*raw.shape[:-1], self.n_features).clone()
-        context = logits.new_zeros(*raw.shape[:-1], len(weight))
+        x = codes.clone()
+        context = before.new_zeros(*raw.shape[:-1], len(weight))
         places = torch.stack([self.offsets, self.ends], dim=1).tolist()
+        families = {} if self.derived is None else self.derived.families
+        silent = [] if self.derived is None else self.derived.all_children
         for j, (first, last) in enumerate(places):
+            if j in silent:
+                continue
             heard, said = j * self.width, slice(j * self.width, (j + 1) * self.width)
-            own = logits[..., first:last]
-            own += context[..., :heard] @ weight[:heard, first:last]
+            before[..., first:last] += context[..., :heard] @ weight[:heard, first:last]
+            own = before[..., first:last]
+            if self.derived is not None:
+                after[..., first:last] = own
+                if j in families:
+                    self.derived.hear(j, x, before, after)
+                own = after[..., first:last]
             share = torch.softmax(own, dim=-1)
-            known = codes[..., j] >= 0
+            known = x[..., j] >= 0
             if ranks is None:
-                told = entries[first + codes[..., j].clamp_min(0)]
+                told = entries[first + x[..., j].clamp_min(0)]
                 usual = share @ entries[first:last]
                 context[..., said] = torch.where(known.unsqueeze(-1), told, usual)
                 continue
             drawn = _at_rank(share, ranks[..., j])
-            codes[..., j] = torch.where(known, codes[..., j], drawn)
+            codes[..., j] = torch.where(known, x[..., j], drawn)
             context[..., said] = entries[first + codes[..., j]]
-        return logits, codes
+        if self.derived is not None and ranks is not None:
+            codes = self.derived.complete(x, codes)
+        return before, after, codes
 
 
 def _at_rank(share: Tensor, rank: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ class Architecture:
         Of the parameters.
     table : dict
         For a table: "sizes" of its columns' codes, "bin_runs", "n_mixture", "width",
-        "gaussian", "entry_width", "context_penalty".
+        "gaussian", "derived", "entry_width", "context_penalty".
     """
 
     n_features: int
@@ -216,7 +216,8 @@ def _likelihood(arch: Architecture, generator: torch.Generator) -> Any:
     if arch.table.get("entry_width"):
         return _autoregressive(arch, generator)
     if arch.table:
-        return TableLikelihood(arch.table["sizes"])
+        dtype = getattr(torch, arch.dtype)
+        return TableLikelihood(arch.table["sizes"], arch.table["derived"], dtype)
     kind: Any = LIKELIHOODS[arch.likelihood]
     if arch.likelihood == "gaussian":
         return kind(arch.n_features, noise=arch.noise)
@@ -233,6 +234,7 @@ def _autoregressive(
         bin_runs=table["bin_runs"],
         smoothing=table["width"],
         gaussian=table.get("gaussian", ()),
+        derived=table["derived"],
         generator=generator,
         dtype=getattr(torch, arch.dtype),
     )

@@ -294,6 +294,12 @@ class Fitting:
             )
         return {
             "gaussian": gaussian,
+            # A head that was asked for is learned.
+            "derived": [
+                entry.to_dict()
+                for entry in columns.codec.derived
+                if entry.child not in self.heads
+            ],
             "sizes": [int(s) for s in columns.codec.sizes],
             "bin_runs": [[int(c) for c in run] for run in columns.codec.bin_runs],
             "n_mixture": table_components(self.estimator, n),

@@ -169,12 +169,12 @@ def _read_table(
     raw = _without_missing(columns, raw)
     if draw:
         ranks = ranks.expand(-1, raw.shape[1], -1).clone().uniform_(generator=generator)
-    codes, fit = likelihood.complete(batch["x"], raw, ranks)
+    codes, fit, logits = likelihood.complete(batch["x"], raw, ranks)
     share = torch.softmax(log_ratio + fit, dim=0)
     if draw:
         drawn = _chosen(codes, share, generator)
         return columns.drawn(drawn.cpu().numpy(), generator)
-    expected = likelihood.expected(codes, raw, share)
+    expected = likelihood.expected(codes, logits, share)
     return columns.codec.decode_point(expected.double().cpu().numpy())
 
 
@@ -345,7 +345,9 @@ def _completed(
     like = torch.empty(len(z), x.shape[1], dtype=torch.float64, device=z.device)
     ranks = like.uniform_(generator=generator)
     parts = [
-        module.likelihood.complete(x.expand(len(part), -1), module.decode(part), rank)
+        module.likelihood.complete(x.expand(len(part), -1), module.decode(part), rank)[
+            :2
+        ]
         for part, rank in zip(z.split(step), ranks.split(step), strict=True)
     ]
     codes, fits = zip(*parts, strict=True)

@@ -1,4 +1,4 @@
-"""Heads of chosen columns of a table: which, and a normal density over codes."""
+"""Heads of chosen columns of a table: normal densities, and columns that follow."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 # Highest coefficient of the squared score: a variance of ten in normal scores.
 _MOST_CURVED = 0.45
 _CHOICES = ("categorical", "gaussian")
+# Nats that a code of the parent loses where a known child rules it out.
+_EXCLUDED = -50.0
 
 
 def chosen_heads(likelihood: dict[Any, str], names: list[str]) -> dict[int, str]:
@@ -148,3 +150,113 @@ class GaussianHeads(nn.Module):
             slope = terms[..., place] @ fit[1]
             terms[..., place] = slope.unsqueeze(-1) * design[:, 1]
         return terms
+
+
+class DerivedHeads(nn.Module):
+    r"""Heads of columns that another column determines.
+
+    The code of the child is :math:`f(c)` where the parent has code c, but for a small
+    share :math:`\epsilon` of exceptions: :math:`p(f(c) \mid c) = 1 - \epsilon`. Nothing
+    is learned. A child that is known tells, in turn, what its parent can be.
+
+    Parameters
+    ----------
+    derived : list of dict
+        "child", "parent", "codes" of the child by code of the parent, "exceptions".
+    sizes : sequence of int
+        Codes of each column.
+    dtype : torch.dtype
+        Type of the logits.
+    """
+
+    def __init__(self, derived: list[dict[str, Any]], sizes: Any, dtype: Any):
+        super().__init__()
+        sizes = [int(s) for s in sizes]
+        ends = np.cumsum(sizes)
+        self.places = [
+            slice(int(e) - s, int(e)) for e, s in zip(ends, sizes, strict=True)
+        ]
+        self.families: dict[int, list[int]] = {}
+        for entry in derived:
+            child, codes = entry["child"], torch.as_tensor(entry["codes"])
+            self.families.setdefault(entry["parent"], []).append(child)
+            rest, others = entry["exceptions"], max(sizes[child] - 1, 1)
+            table = torch.full((len(codes), sizes[child]), np.log(rest / others))
+            table[torch.arange(len(codes)), codes] = np.log1p(-rest)
+            # Nobody who asks for a level wants the exceptions, which nobody has seen.
+            rule = torch.full_like(table, _EXCLUDED)
+            rule[torch.arange(len(codes)), codes] = 0.0
+            self.register_buffer(f"codes{child}", codes, persistent=False)
+            self.register_buffer(f"table{child}", table.to(dtype), persistent=False)
+            self.register_buffer(f"rule{child}", rule.to(dtype), persistent=False)
+
+    @property
+    def all_children(self) -> list[int]:
+        """Columns that follow from another one."""
+        return [child for children in self.families.values() for child in children]
+
+    def predict(self, x: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Say what children are, given the known cells.
+
+        Parameters
+        ----------
+        x : Tensor of shape (..., n_columns)
+            Codes; -1 is a cell that is not known.
+        logits : Tensor of shape (..., n_outputs)
+            Logits of the columns that are not derived.
+
+        Returns
+        -------
+        before : Tensor of shape (..., n_outputs)
+            Logits of each column before it is seen itself: the known cells' density.
+        after : Tensor of shape (..., n_outputs)
+            Logits after all known cells are seen: what to draw the others from.
+        """
+        before, after = logits.clone(), logits.clone()
+        for parent in self.families:
+            self.hear(parent, x, before, after)
+        return before, after
+
+    def follow(self, x: Tensor, logits: Tensor) -> Tensor:
+        """Say what children are, their parents known; see `predict`."""
+        logits = logits.clone()
+        for parent, children in self.families.items():
+            for child in children:
+                table = getattr(self, f"table{child}")
+                logits[..., self.places[child]] = table[x[..., parent]].to(logits.dtype)
+        return logits
+
+    def hear(self, parent: int, x: Tensor, before: Tensor, after: Tensor) -> None:
+        """Write the logits of one parent's family into those of `predict`."""
+        place, told = self.places[parent], x[..., parent]
+        known = (told >= 0).unsqueeze(-1)
+        belief = torch.log_softmax(before[..., place], dim=-1)
+        for child in self.families[parent]:
+            table, cell = getattr(self, f"table{child}"), x[..., child]
+            before[..., self.places[child]] = self._child(belief, known, told, table)
+            rule = getattr(self, f"rule{child}").t()[cell.clamp_min(0)]
+            heard = torch.log_softmax(belief + rule, dim=-1)
+            belief = torch.where((cell >= 0).unsqueeze(-1), heard, belief)
+        after[..., place] = belief
+        for child in self.families[parent]:
+            table = getattr(self, f"table{child}")
+            after[..., self.places[child]] = self._child(belief, known, told, table)
+
+    @staticmethod
+    def _child(belief: Tensor, known: Tensor, told: Tensor, table: Tensor) -> Tensor:
+        """Return a child's log-probabilities, by what is known of its parent."""
+        shares = belief.exp() @ table.exp().to(belief.dtype)
+        usual = shares.clamp_min(1e-30).log()
+        follows = table[told.clamp_min(0)].to(belief.dtype)
+        return torch.where(known, follows, usual)
+
+    def complete(self, x: Tensor, codes: Tensor) -> Tensor:
+        """Return codes in which children that are not known follow their parents."""
+        codes = codes.clone()
+        for parent, children in self.families.items():
+            for child in children:
+                follows = getattr(self, f"codes{child}")[codes[..., parent]]
+                codes[..., child] = torch.where(
+                    x[..., child] < 0, follows, x[..., child]
+                )
+        return codes

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from skvae._random import stratified
+from skvae._table_heads import DerivedHeads
 from skvae.likelihoods import Likelihood
 
 
@@ -52,12 +53,16 @@ class TableLikelihood(Likelihood):
     ----------
     sizes : sequence of int
         Codes of each column.
+    derived : list of dict
+        Columns that another one determines; see `DerivedHeads`.
+    dtype : torch.dtype
+        Type of their logits.
     """
 
     offsets: Tensor
     member: Tensor
 
-    def __init__(self, sizes: Any):
+    def __init__(self, sizes: Any, derived: Any = (), dtype: Any = torch.float32):
         sizes = np.asarray(sizes, dtype=np.int64)
         super().__init__(len(sizes))
         self.n_outputs = int(sizes.sum())
@@ -65,6 +70,7 @@ class TableLikelihood(Likelihood):
         self.register_buffer("offsets", torch.as_tensor(offsets))
         member = np.repeat(np.eye(len(sizes)), sizes, axis=0)
         self.register_buffer("member", torch.as_tensor(member, dtype=torch.float32))
+        self.derived = DerivedHeads(derived, sizes, dtype) if derived else None
 
     @property
     def ends(self) -> Tensor:
@@ -88,6 +94,9 @@ class TableLikelihood(Likelihood):
         log_prob : Tensor of shape (..., n_rows)
             Nats per row.
         """
+        return self._log_prob(x, self._given(x, raw))
+
+    def _log_prob(self, x: Tensor, raw: Tensor) -> Tensor:
         unknown = x < 0
         known = (~unknown).to(raw.dtype) if bool(unknown.any()) else None
         index = x.clamp_min(0) + self.offsets
@@ -98,6 +107,7 @@ class TableLikelihood(Likelihood):
 
     def log_prob_columns(self, x: Tensor, raw: Tensor) -> Tensor:
         """Compute log p(x_j | z) of each cell, in nats; see `log_prob`."""
+        raw = self._given(x, raw)
         highest = raw.amax(dim=-1, keepdim=True)
         powers = torch.exp((raw - highest).clamp_min(-80.0))
         normaliser = torch.log(powers @ self.member.to(raw.dtype)) + highest
@@ -117,10 +127,21 @@ class TableLikelihood(Likelihood):
         probabilities : Tensor of shape (..., n_rows, n_outputs)
             They sum to one over the codes of each column.
         """
-        highest = raw.amax(dim=-1, keepdim=True)
-        powers = torch.exp((raw - highest).clamp_min(-80.0))
-        member = self.member.to(raw.dtype)
+        return self._shares(self._given(torch.full_like(self.offsets, -1), raw))
+
+    def _shares(self, logits: Tensor) -> Tensor:
+        highest = logits.amax(dim=-1, keepdim=True)
+        powers = torch.exp((logits - highest).clamp_min(-80.0))
+        member = self.member.to(logits.dtype)
         return powers / ((powers @ member) @ member.t())
+
+    def _given(self, x: Tensor, raw: Tensor) -> Tensor:
+        """Return the logits of every column given the cells that come before it."""
+        if self.derived is None:
+            return raw
+        if bool((x < 0).any()):
+            return self.derived.predict(x, raw)[0]
+        return self.derived.follow(x, raw)
 
     def margins(self, raw: Tensor, generator: torch.Generator) -> Tensor:
         """Compute probabilities whose sum over rows is what draws come to; see `mean`.
@@ -153,7 +174,8 @@ class TableLikelihood(Likelihood):
             Codes.
         """
         sizes = self.member.sum(0).long().tolist()
-        return torch.stack([r.argmax(-1) for r in raw.split(sizes, dim=-1)], dim=-1)
+        shares = self.mean(raw).split(sizes, dim=-1)
+        return torch.stack([share.argmax(-1) for share in shares], dim=-1)
 
     def draw(self, raw: Tensor, generator: torch.Generator) -> Tensor:
         """Draw a code for each column.
@@ -172,9 +194,11 @@ class TableLikelihood(Likelihood):
         """
         unknown = torch.full_like(self.offsets, -1)
         ranks = stratified(len(raw), self.n_features, generator)
-        return self._fill(unknown, raw, ranks)[1]
+        return self._fill(unknown, raw, ranks)[-1]
 
-    def complete(self, x: Tensor, raw: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
+    def complete(
+        self, x: Tensor, raw: Tensor, ranks: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Draw the cells that are not known.
 
         Parameters
@@ -192,29 +216,39 @@ class TableLikelihood(Likelihood):
             Codes, the known ones as they are.
         log_prob : Tensor of shape (..., n_rows)
             Nats of the known cells, given those drawn before them.
+        logits : Tensor of shape (..., n_rows, n_outputs)
+            What the cells were drawn from.
         """
-        logits, codes = self._fill(x, raw, ranks)
-        return codes, TableLikelihood.log_prob(self, x, logits)
+        before, after, codes = self._fill(x, raw, ranks)
+        return codes, self._log_prob(x, before), after
 
-    def _fill(self, x: Tensor, raw: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logits that cells were drawn from, and the completed rows."""
+    def _fill(
+        self, x: Tensor, raw: Tensor, ranks: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return logits before and after cells are known, and the completed rows."""
+        before = after = raw
+        if self.derived is not None:
+            before, after = self.derived.predict(x, raw)
         # All heads share one running sum: a rank in a head's part is a code.
-        running = self.mean(raw).double().cumsum(dim=-1)
+        running = self._shares(after).double().cumsum(dim=-1)
         last = running[..., self.ends - 1]
         first = torch.cat([torch.zeros_like(last[..., :1]), last[..., :-1]], dim=-1)
         found = torch.searchsorted(running, first + ranks * (last - first), right=True)
         drawn = torch.minimum(torch.maximum(found, self.offsets), self.ends - 1)
-        return raw, torch.where(x < 0, drawn - self.offsets, x)
+        codes = torch.where(x < 0, drawn - self.offsets, x)
+        if self.derived is not None:
+            codes = self.derived.complete(x, codes)
+        return before, after, codes
 
-    def expected(self, codes: Tensor, raw: Tensor, share: Tensor) -> Tensor:
+    def expected(self, codes: Tensor, logits: Tensor, share: Tensor) -> Tensor:
         """Compute the probability of every code over weighted draws of `complete`.
 
         Parameters
         ----------
         codes : Tensor of shape (n_draws, n_rows, n_columns)
             Completed rows.
-        raw : Tensor of shape (n_draws, n_rows, n_outputs)
-            Logits they were drawn from.
+        logits : Tensor of shape (n_draws, n_rows, n_outputs)
+            What they were drawn from.
         share : Tensor of shape (n_draws, n_rows)
             Weights, which sum to one over the draws of a row.
 
@@ -223,4 +257,4 @@ class TableLikelihood(Likelihood):
         probabilities : Tensor of shape (n_rows, n_outputs)
             They sum to one over the codes of each column.
         """
-        return torch.einsum("kb,kbl->bl", share, self.mean(raw))
+        return torch.einsum("kb,kbl->bl", share, self._shares(logits))

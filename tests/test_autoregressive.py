@@ -106,7 +106,7 @@ def test_drawn_rows_have_the_enumerated_probabilities(likelihood, every_row, raw
     n = 20_000
     ranks = torch.rand(n, 3, generator=_generator(), dtype=torch.float64)
     unknown = torch.full((3,), -1)
-    codes, _ = likelihood.complete(unknown, raw.expand(n, -1), ranks)
+    codes = likelihood.complete(unknown, raw.expand(n, -1), ranks)[0]
     place = (codes * torch.tensor([8, 2, 1])).sum(1)
     found = torch.bincount(place, minlength=24).numpy()
     expected = _probabilities(likelihood, every_row, raw).detach().numpy() * n
@@ -131,7 +131,7 @@ def test_weights_of_completed_rows_average_to_the_marginal(
     expected = _probabilities(likelihood, every_row[fits], raw)
     n = 20_000
     ranks = torch.rand(n, 3, generator=_generator(), dtype=torch.float64)
-    codes, log_prob = likelihood.complete(known, raw.expand(n, -1), ranks)
+    codes, log_prob, logits = likelihood.complete(known, raw.expand(n, -1), ranks)
     assert bool(((codes == known) | (known < 0)).all())
     assert log_prob.exp().mean().item() == pytest.approx(expected.sum().item(), rel=0.1)
     # Weighted, completed rows follow the conditional distribution.
@@ -145,7 +145,7 @@ def test_weights_of_completed_rows_average_to_the_marginal(
         wanted.index_add_(0, place, weight)
     np.testing.assert_allclose(found[0].detach(), wanted, atol=0.03)
     # So does what is expected, where all that is known lies to the left.
-    usual = likelihood.expected(codes, raw.expand(n, 1, -1), share)[0].detach()
+    usual = likelihood.expected(codes, logits.unsqueeze(1), share)[0].detach()
     last = int((known >= 0).nonzero().max())
     free = slice(int(likelihood.offsets[last + 1]), None) if last < 2 else slice(0, 0)
     np.testing.assert_allclose(usual[free], wanted[free], atol=0.03)
@@ -169,7 +169,7 @@ def test_draws_do_not_depend_on_the_axes(likelihood, raw):
     ranks = torch.rand(6, 3, generator=_generator(), dtype=torch.float64)
     x = torch.tensor([[1, -1, -1], [-1, 2, -1], [-1, -1, -1]])
     flat = raw.expand(6, -1)
-    codes, fit = likelihood.complete(x.repeat(2, 1), flat, ranks)
+    codes, fit, _ = likelihood.complete(x.repeat(2, 1), flat, ranks)
     stacked = likelihood.complete(x, flat.view(2, 3, -1), ranks.view(2, 3, 3))
     assert torch.equal(codes.view(2, 3, 3), stacked[0])
     torch.testing.assert_close(fit.view(2, 3), stacked[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 
 from skvae._table._categorical import CategoryColumn
 from skvae._table._datetime import TimeColumn
+from skvae._table._dependence import Derived, direction_of, find_derived
 from skvae._table._frames import from_pandas, library_of, to_pandas
 from skvae._table._numeric import NumericColumn
 
@@ -40,6 +42,8 @@ class TableCodec:
     ----------
     columns : list
         One object a column.
+    derived : list of Derived
+        Columns that another one determines.
     sizes : ndarray of shape (n_columns,)
         Codes of each column.
     """
@@ -54,6 +58,7 @@ class TableCodec:
         self.max_bins = max_bins
         self.max_levels = max_levels
         self.columns: list[Column] = []
+        self.derived: list[Derived] = []
         self.library: str | None = None
         self.names: list[str] = []
         self.dtypes: list[str] = []
@@ -94,7 +99,20 @@ class TableCodec:
             self._fit_column(frame[name], name, name in declared)
             for name in frame.columns
         ]
+        self.derived = self._find_derived(frame)
         return self
+
+    def _find_derived(self, frame: pd.DataFrame) -> list[Derived]:
+        codes = self.encode(frame)
+        found = []
+        for entry in find_derived(codes, self.columns):
+            pair = (entry.parent, entry.child)
+            if all(len(self.columns[j].bins) for j in pair):
+                values = [self._scores(frame, codes, j) for j in pair]
+                direction = direction_of(codes[:, entry.parent], *values)
+                entry = replace(entry, direction=direction)
+            found.append(entry)
+        return found
 
     def _frame(self, X: Any) -> pd.DataFrame:
         if library_of(X) is not None:
@@ -247,9 +265,12 @@ class TableCodec:
         """
         frame = self._checked(X)
         scores = np.empty(frame.shape)
-        for j, column in enumerate(self.columns):
-            scores[:, j] = column.scores(self._cells(frame, j), codes[:, j])
+        for j in range(len(self.columns)):
+            scores[:, j] = self._scores(frame, codes, j)
         return scores
+
+    def _scores(self, frame: pd.DataFrame, codes: np.ndarray, j: int) -> np.ndarray:
+        return self.columns[j].scores(self._cells(frame, j), codes[:, j])
 
     def _checked(self, X: Any) -> pd.DataFrame:
         frame = self._frame(X)
@@ -299,12 +320,31 @@ class TableCodec:
         rows : {DataFrame, ndarray} of shape (n_samples, n_columns)
             Same columns, order, types, levels, decimals and ranges.
         """
-        values = [c.draw(codes[:, j], rng) for j, c in enumerate(self.columns)]
+        values = self._drawn(codes, rng)
         for rows, j, value in fixed:
             cells: Any = values[j]
             cells = cells.iloc if isinstance(cells, pd.Series) else cells
             cells[rows] = self.columns[j].exact(value)
         return self._rows(values)
+
+    def _drawn(self, codes: np.ndarray, rng: np.random.Generator) -> list[Any]:
+        """Draw the values of every column, those that go together at one rank."""
+        linked = {e.child: e for e in self.derived if e.direction}
+        values: dict[int, Any] = {}
+        ranks: dict[int, np.ndarray] = {}
+        for j in sorted(range(len(self.columns)), key=lambda j: j in linked):
+            column: Any = self.columns[j]
+            if column.kind == "category":
+                values[j] = column.draw(codes[:, j], rng)
+                continue
+            if j in linked:
+                rank = ranks[linked[j].parent]
+                rank = rank if linked[j].direction > 0 else 1 - rank
+            else:
+                rank = rng.random(len(codes))
+            ranks[j] = rank
+            values[j] = column.draw(codes[:, j], rank)
+        return [values[j] for j in range(len(self.columns))]
 
     def decode_point(self, probabilities: np.ndarray) -> Any:
         """Return the mode of categories and the median of numbers.
@@ -391,6 +431,7 @@ class TableCodec:
         """Return the learned state as plain values."""
         return {
             "columns": [c.get_state() for c in self.columns],
+            "derived": [entry.to_dict() for entry in self.derived],
             "library": self.library,
             "names": self.names,
             "dtypes": self.dtypes,
@@ -402,6 +443,7 @@ class TableCodec:
         """Make the codec from plain values."""
         codec = cls()
         codec.columns = [_KINDS[c["kind"]].from_state(c) for c in state["columns"]]
+        codec.derived = [Derived(**entry) for entry in state["derived"]]
         for name in ("library", "names", "dtypes", "categories"):
             setattr(codec, name, state[name])
         return codec

@@ -89,9 +89,9 @@ class TimeColumn:
         """Return the normal score of each cell."""
         return self.numeric.scores(self._steps(series), codes)
 
-    def draw(self, codes: np.ndarray, rng: np.random.Generator) -> Any:
-        """Return a date for each code."""
-        return self._dates(self.numeric.draw(codes, rng))
+    def draw(self, codes: np.ndarray, rank: np.ndarray) -> Any:
+        """Return a date for each code, at a uniform rank among those of training."""
+        return self._dates(self.numeric.draw(codes, rank))
 
     def point(self, probabilities: np.ndarray) -> Any:
         """Return the median date of each row."""

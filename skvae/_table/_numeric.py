@@ -142,9 +142,8 @@ class NumericColumn:
             raise ValueError(f"Column {self.name!r} contains infinity.")
         return values
 
-    def draw(self, codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return a value for each code, by a uniform rank among its training values."""
-        rank = rng.random(len(codes))
+    def draw(self, codes: np.ndarray, rank: np.ndarray) -> np.ndarray:
+        """Return a value for each code, at a uniform rank among its training values."""
         if self.discrete:
             rank = (np.floor(rank * _KNOTS) + 0.5) / _KNOTS
         return self._values(codes, rank)
