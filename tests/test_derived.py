@@ -131,7 +131,6 @@ def test_cells_that_contradict_each_other_are_completed(likelihood, raw):
     codes, log_prob, logits = likelihood.complete(known, raw.expand(50, -1), ranks)
     assert bool((codes[:, 2:] == known[2:]).all())
     assert bool(torch.isfinite(log_prob).all() & torch.isfinite(logits).all())
-    assert set(codes[:, 0].tolist()) <= {0, 1, 2}
 
 
 def test_gradients_are_those_of_finite_differences(likelihood, raw):
