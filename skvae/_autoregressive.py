@@ -67,11 +67,12 @@ class _AddContext(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class ContextPenalty(Term):
-    r"""Squared weights by which columns hear each other: a normal prior on them.
+    r"""Squared change of the weights by which columns hear each other.
 
     With the weight :math:`\lambda` it is, up to a constant, a row's share of the
-    negative log-density of :math:`N(0, 1 / 2 \lambda n)` at the weights as they are
-    heard. Rows held out judge the model without it.
+    negative log-density of a normal prior around their start, with the variance
+    :math:`1 / 2 \lambda n` of weights as they are heard. Rows held out judge the model
+    without it.
     """
 
     name: ClassVar[str] = "context"
@@ -108,6 +109,7 @@ class AutoregressiveLikelihood(TableLikelihood):
     """
 
     mask: Tensor
+    start: Tensor
     stiffness: Tensor
 
     def __init__(
@@ -142,14 +144,15 @@ class AutoregressiveLikelihood(TableLikelihood):
         for place in self.smoother.places:
             entries[:, place] *= _SPREAD_BINS / _SPREAD
         self.entries = nn.Parameter(entries)
-        # Nothing is heard at first: training begins at its classical start.
+        # Nothing is heard at first.
         self.weight = nn.Parameter(torch.zeros_like(self.mask))
+        self.register_buffer("start", torch.zeros_like(self.mask))
 
-    def start_at(self, scores: Tensor) -> None:
-        """Let bins say their normal score, of shape (n_codes,)."""
+    def start_at(self, weight: Tensor) -> None:
+        """Begin at weights, which the penalty then draws back to."""
         with torch.no_grad():
-            for place in self.smoother.places:
-                self.entries[0, place] = scores[place].to(self.entries)
+            self.start.copy_(weight * self.mask)
+            self.weight.copy_(self.start)
 
     def probabilities(self, x: Tensor, raw: Tensor) -> Tensor:
         """Compute the probability of every code given the codes before; see `mean`."""
@@ -179,8 +182,8 @@ class AutoregressiveLikelihood(TableLikelihood):
         return counts.scatter_add_(1, index, weights)
 
     def squared_norm(self) -> Tensor:
-        """Compute the sum of the squared weights, in units of their variance."""
-        return (self.weight.square() * self.stiffness).sum()
+        """Compute the sum of squares of what was learned, in units of its variance."""
+        return ((self.weight - self.start).square() * self.stiffness).sum()
 
     def _matrices(self) -> tuple[Tensor, Tensor]:
         """Return what each code says (n_codes, width), and how it is heard."""

@@ -48,7 +48,8 @@ from skvae._starts import (
 )
 from skvae._table import Container, TableCodec, fit_mixture
 from skvae._table_heads import chosen_heads, gaussian_heads, with_categories
-from skvae._table_model import TableColumns, match_margins, start_at_mixture
+from skvae._table_model import TableColumns, match_margins
+from skvae._table_starts import start_at_mixture, start_at_regressions
 from skvae._threads import limited_threads
 from skvae._training import (
     history_rows,
@@ -335,6 +336,9 @@ class Fitting:
             codec.code_values,
             _SPREAD,
         )
+        if est.init == "auto":
+            rng = np.random.default_rng(self.seeds.init)
+            start_at_regressions(module, codes, codec, _SPREAD, rng)
 
     def _start(self, dataset: RowDataset, train: np.ndarray) -> None:
         """Set the weights training begins with."""

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from skvae._autoregressive import AutoregressiveLikelihood
 from skvae._embedding import Embedding
 from skvae._networks import LinearPlusMLP
 from skvae._smoothing import BinSmoother, SmoothedNetwork
@@ -278,78 +277,6 @@ class TableDecoder(nn.Module):
         return {**self.__dict__, "_joined": None}
 
 
-def start_at_mixture(
-    module: Any,
-    log_weights: np.ndarray,
-    log_probs: np.ndarray,
-    frequencies: np.ndarray,
-    code_values: np.ndarray,
-    spread: float,
-) -> None:
-    """Set a table module to a mixture of factorised components.
-
-    The components' log-probabilities are factored by a weighted singular value
-    decomposition: component k sits at position Z_k of the code space and the linear
-    path of the decoder maps Z_k to its logits. A row is encoded at the mean position
-    under its responsibilities.
-
-    Parameters
-    ----------
-    module : AutoencoderModule
-        Module with table features.
-    log_weights : ndarray of shape (n_mixture,)
-        Log-weights of the components.
-    log_probs : ndarray of shape (n_codes, n_mixture)
-        Log-probabilities of each code under each component.
-    frequencies : ndarray of shape (n_codes,)
-        Share of each code in its column.
-    code_values : ndarray of shape (n_codes,)
-        Normal score of each code.
-    spread : float
-        Standard deviation of a row's posterior, and of a component of the prior.
-    """
-    features, encoder, decoder = module.features, module.encoder, module.decoder
-    k = features.n_components
-    weights = np.exp(log_weights - np.logaddexp.reduce(log_weights))
-    base = log_probs @ weights
-    importance = np.sqrt(np.maximum(frequencies, 1e-6))[:, None] * np.sqrt(weights)
-    left, values, right = np.linalg.svd(
-        importance * (log_probs - base[:, None]), full_matrices=False
-    )
-    rank = min(k, len(values))
-    positions = np.zeros((len(weights), k))
-    # Weighted unit variance of the positions along each component.
-    positions[:, :rank] = right[:rank].T / np.sqrt(np.maximum(weights, 1e-12))[:, None]
-    slopes = np.zeros((len(base), k))
-    slopes[:, :rank] = (
-        left[:, :rank] * values[:rank] / np.sqrt(np.maximum(frequencies, 1e-6))[:, None]
-    )
-    with torch.no_grad():
-        _set(features.log_probs[:-1], log_probs)
-        _set(features.log_weights, log_weights)
-        _set(features.positions, positions)
-        _set(features.code_values[:-1], code_values)
-        # Random and own networks have no linear path to set.
-        if getattr(encoder, "linear_weight", None) is not None:
-            encoder.linear_weight.zero_()
-            _set(encoder.linear_weight[:, :k], np.eye(k))
-            encoder.bias.zero_()
-            if encoder.n_out == 2 * k:
-                encoder.bias[k:] = 2 * float(np.log(spread))
-        if isinstance(decoder, TableDecoder):
-            linear: Any = decoder.linear
-            _set(linear.linear_weight[:, :k], slopes)
-            _set(linear.bias, base)
-    if isinstance(module.likelihood, AutoregressiveLikelihood):
-        module.likelihood.start_at(torch.as_tensor(code_values))
-    if hasattr(module.prior, "set_from"):
-        module.prior.set_from(
-            torch.as_tensor(weights),
-            torch.as_tensor(positions),
-            torch.full(positions.shape, spread**2, dtype=torch.float64),
-        )
-
-
 def match_margins(
     module: Any,
     frequencies: np.ndarray,
@@ -394,7 +321,3 @@ def match_margins(
                 found += module.likelihood.margins(raw, generator).sum(dim=0) / n
             step = torch.log((wanted + _MARGIN_FLOOR) / (found + _MARGIN_FLOOR))
             bias += step * moves
-
-
-def _set(parameter: Tensor, value: np.ndarray) -> None:
-    parameter.copy_(torch.as_tensor(np.asarray(value), dtype=parameter.dtype))

@@ -23,7 +23,7 @@ LAYERS = (
     "_training",
     "_course",
     "_build _step",
-    "_module _contraction",
+    "_module _contraction _table_starts",
     "_table_model",
     "_jacobian _layerwise _inference _autoregressive",
     "_networks _starts _learned_prior _table_likelihood",

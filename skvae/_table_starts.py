@@ -1,0 +1,184 @@
+"""Where the training of a table begins: a mixture, and regressions between columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skvae._autoregressive import AutoregressiveLikelihood
+from skvae._table_model import TableDecoder
+
+# Rows that regressions are fitted to, and their ridge, a share of the rows.
+_ROWS, _RIDGE = 8192, 1e-3
+# Codes from which on a column is a number, and the variance left at least: what is
+# sharper has to be learned, a start as sharp as that breaks at large steps.
+_MIN_CODES, _MIN_VARIANCE = 5, 0.1
+
+
+def start_at_mixture(
+    module: Any,
+    log_weights: np.ndarray,
+    log_probs: np.ndarray,
+    frequencies: np.ndarray,
+    code_values: np.ndarray,
+    spread: float,
+) -> None:
+    """Set a table module to a mixture of factorised components.
+
+    The components' log-probabilities are factored by a weighted singular value
+    decomposition: component k sits at position Z_k of the code space and the linear
+    path of the decoder maps Z_k to its logits. A row is encoded at the mean position
+    under its responsibilities.
+
+    Parameters
+    ----------
+    module : AutoencoderModule
+        Module with table features.
+    log_weights : ndarray of shape (n_mixture,)
+        Log-weights of the components.
+    log_probs : ndarray of shape (n_codes, n_mixture)
+        Log-probabilities of each code under each component.
+    frequencies : ndarray of shape (n_codes,)
+        Share of each code in its column.
+    code_values : ndarray of shape (n_codes,)
+        Normal score of each code.
+    spread : float
+        Standard deviation of a row's posterior, and of a component of the prior.
+    """
+    features, encoder, decoder = module.features, module.encoder, module.decoder
+    k = features.n_components
+    weights = np.exp(log_weights - np.logaddexp.reduce(log_weights))
+    base = log_probs @ weights
+    importance = np.sqrt(np.maximum(frequencies, 1e-6))[:, None] * np.sqrt(weights)
+    left, values, right = np.linalg.svd(
+        importance * (log_probs - base[:, None]), full_matrices=False
+    )
+    rank = min(k, len(values))
+    positions = np.zeros((len(weights), k))
+    # Weighted unit variance of the positions along each component.
+    positions[:, :rank] = right[:rank].T / np.sqrt(np.maximum(weights, 1e-12))[:, None]
+    slopes = np.zeros((len(base), k))
+    slopes[:, :rank] = (
+        left[:, :rank] * values[:rank] / np.sqrt(np.maximum(frequencies, 1e-6))[:, None]
+    )
+    with torch.no_grad():
+        _set(features.log_probs[:-1], log_probs)
+        _set(features.log_weights, log_weights)
+        _set(features.positions, positions)
+        _set(features.code_values[:-1], code_values)
+        # Random and own networks have no linear path to set.
+        if getattr(encoder, "linear_weight", None) is not None:
+            encoder.linear_weight.zero_()
+            _set(encoder.linear_weight[:, :k], np.eye(k))
+            encoder.bias.zero_()
+            if encoder.n_out == 2 * k:
+                encoder.bias[k:] = 2 * float(np.log(spread))
+        if isinstance(decoder, TableDecoder):
+            linear: Any = decoder.linear
+            _set(linear.linear_weight[:, :k], slopes)
+            _set(linear.bias, base)
+    if hasattr(module.prior, "set_from"):
+        module.prior.set_from(
+            torch.as_tensor(weights),
+            torch.as_tensor(positions),
+            torch.full(positions.shape, spread**2, dtype=torch.float64),
+        )
+
+
+def start_at_regressions(
+    module: Any, codes: np.ndarray, codec: Any, spread: float, rng: np.random.Generator
+) -> None:
+    r"""Let numbers hear at first what linear regressions hear.
+
+    The normal score :math:`u` of a column is regressed on the code alone, with the
+    prediction :math:`m_0` and the variance :math:`w^2`, and on the code and the columns
+    before, with :math:`m` and :math:`s^2`. Logits gain the log-ratio of the two normal
+    densities,
+
+    .. math:: u \Big(\frac{m}{s^2} - \frac{m_0}{w^2}\Big)
+              - \frac{u^2}{2} \Big(\frac{1}{s^2} - \frac{1}{w^2}\Big) :
+
+    what the mixture says of a column remains, what other columns add comes on top.
+
+    Parameters
+    ----------
+    module : AutoencoderModule
+        A table module at its mixture.
+    codes : ndarray of shape (n_rows, n_columns)
+        Codes of training rows.
+    codec : TableCodec
+        Fitted codec.
+    spread : float
+        Standard deviation of a row's posterior.
+    rng : Generator
+        Chooses rows, and draws their codes.
+    """
+    likelihood, features = module.likelihood, module.features
+    hears = isinstance(likelihood, AutoregressiveLikelihood)
+    if not hears or not isinstance(module.decoder, TableDecoder):
+        return
+    linear: Any = module.decoder.linear
+    some = codes[rng.permutation(len(codes))[:_ROWS]]
+    scores = torch.as_tensor(codec.code_values).to(likelihood.entries)
+    with torch.no_grad():
+        smooth = likelihood.smoother(scores)
+        where = features.responsibilities(torch.as_tensor(some)) @ features.positions
+        z = where.double().numpy() + spread * rng.normal(size=where.shape)
+        u = smooth.double().numpy()[some + codec.offsets]
+        start = torch.zeros_like(likelihood.weight)
+        before: list[int] = []
+        for j in _numbers(codec, likelihood):
+            whole, place = _places(codec, j)
+            likelihood.entries[0, whole] = scores[whole]
+            alone, w2 = _regression(z, u[:, j])
+            slopes, s2 = _regression(np.column_stack([z, u[:, before]]), u[:, j])
+            k, own = z.shape[1], smooth[place]
+            curve = 1 / s2 - 1 / w2
+            # The level comes last, after the slopes of the code and of the columns.
+            both = slopes[[*range(k), -1]] / s2 - alone / w2
+            moved = torch.as_tensor(both).to(own)
+            linear.bias[place] += own * moved[-1] - own.square() * (curve / 2)
+            linear.linear_weight[place, :k] += torch.outer(own, moved[:-1])
+            for i, slope in zip(before, slopes[k:-1] / s2, strict=True):
+                start[i * likelihood.width, place] = scores[place] * float(slope)
+            before.append(j)
+    likelihood.start_at(start)
+
+
+def _numbers(codec: Any, likelihood: Any) -> list[int]:
+    """Return the columns that are numbers with free heads of their own."""
+    derived, heads = likelihood.derived, likelihood.heads
+    taken = set() if derived is None else set(derived.all_children)
+    normal = set() if heads is None else {place.start for place in heads.places}
+    return [
+        j
+        for j, column in enumerate(codec.columns)
+        if column.kind != "category"
+        and column.size >= _MIN_CODES
+        and j not in taken
+        and int(codec.offsets[j]) not in normal
+    ]
+
+
+def _places(codec: Any, j: int) -> tuple[slice, slice]:
+    """Return the positions of a column's codes, with and without "missing"."""
+    first, column = int(codec.offsets[j]), codec.columns[j]
+    last = first + column.size
+    return slice(first, last), slice(first, last - int(column.missing_code >= 0))
+
+
+def _regression(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return slopes and level of a ridge regression, and the variance it leaves."""
+    design = np.column_stack([x, np.ones(len(x))])
+    gram = design.T @ design
+    gram[np.diag_indices(len(gram) - 1)] += _RIDGE * len(x)
+    coefficients = np.linalg.solve(gram, design.T @ y)
+    left = float(np.mean((y - design @ coefficients) ** 2))
+    return coefficients, max(left, _MIN_VARIANCE)
+
+
+def _set(parameter: Tensor, value: np.ndarray) -> None:
+    parameter.copy_(torch.as_tensor(np.asarray(value), dtype=parameter.dtype))
