@@ -50,7 +50,7 @@ def test_training_begins_better(frame, monkeypatch):
         _fitted(frame, 1, monkeypatch, plain=plain).baseline_loss_
         for plain in (False, True)
     )
-    assert started < plain - 0.3
+    assert started < plain - 0.2
 
 
 def test_the_penalty_draws_back_to_the_start(frame):
