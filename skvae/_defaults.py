@@ -31,10 +31,10 @@ _TABLE_COMPONENTS = 128
 # Length of what a code of a table says to the columns after its own, and at most of
 # what all columns say.
 _ENTRY, _CONTEXT = 8, 128
-# Squares of the weights it is heard by cost (240 / n)^2 nats a row. A prior of one
+# Squares of the weights it is heard by cost (320 / n)^2 nats a row. A prior of one
 # variance would cost 1 / n, which either lets a few hundred rows be learned by heart or
 # blurs what thousands of them say in detail.
-_CONTEXT_ROWS = 240
+_CONTEXT_ROWS = 320
 
 
 def training_plan(est: Any, recipe: Any, n: int, *, partial: bool) -> TrainingPlan:
