@@ -91,7 +91,8 @@ def _guesses(estimator: Any, X: Any, generator: torch.Generator, *, draw: bool) 
         return _decoded(estimator, X, generator, draw=draw)
     if module.prior is None or not (columns.kind == "table" or columns.has_missing):
         return _refined(estimator, X, generator, draw=draw)
-    rows, n_draws = None, _DRAWS
+    rows: Any = None
+    n_draws = _DRAWS
     if columns.kind == "table":
         rows = columns.coded(X, estimator._dtype, unknown_missing=True)
         n_draws = _DRAWS_TABLE
@@ -99,12 +100,16 @@ def _guesses(estimator: Any, X: Any, generator: torch.Generator, *, draw: bool) 
     # Draws all rows share: what is filled does not depend on the other rows.
     noise = _standard_normal(module, n_draws, generator)
     read = _read
+    known: dict[int, np.ndarray] = {}
     if columns.kind == "table":
         even = stratified(n_draws, len(columns.codec.sizes), generator)
-        read = partial(_read_table, ranks=even.unsqueeze(1))
+        known = columns.codec.known_ranks(X, rows["x"])
     parts = []
     with estimator._inference():
-        for _, batch in estimator._chunks(dataset, repeats=n_draws):
+        for place, batch in estimator._chunks(dataset, repeats=n_draws):
+            if columns.kind == "table":
+                told = {j: ranks[place] for j, ranks in known.items()}
+                read = partial(_read_table, ranks=even.unsqueeze(1), known=told)
             batch = {**batch, **_told(estimator, batch)}
             z, log_ratio = module.proposals(noise, **batch)
             raw = module.decode(z, batch.get("condition"))
@@ -163,6 +168,7 @@ def _read_table(
     *,
     draw: bool,
     ranks: Tensor,
+    known: dict[int, np.ndarray],
 ) -> Any:
     """Return expected or drawn rows of a table."""
     columns, likelihood = estimator._columns, estimator._module.likelihood
@@ -173,9 +179,9 @@ def _read_table(
     share = torch.softmax(log_ratio + fit, dim=0)
     if draw:
         drawn = _chosen(codes, share, generator)
-        return columns.drawn(drawn.cpu().numpy(), generator)
+        return columns.drawn(drawn.cpu().numpy(), generator, known=known)
     expected = likelihood.expected(codes, logits, share)
-    return columns.codec.decode_point(expected.double().cpu().numpy())
+    return columns.codec.decode_point(expected.double().cpu().numpy(), known)
 
 
 def _chosen(values: Tensor, share: Tensor, generator: torch.Generator) -> Tensor:

@@ -113,7 +113,11 @@ class TableColumns:
         return n << n_halvings(n, len(self.codec.columns))
 
     def drawn(
-        self, codes: np.ndarray, generator: torch.Generator, n: int | None = None
+        self,
+        codes: np.ndarray,
+        generator: torch.Generator,
+        n: int | None = None,
+        known: Any = None,
     ) -> Any:
         """Return drawn codes, or n of them, as rows; values are drawn within a code."""
         seed = torch.randint(
@@ -122,7 +126,7 @@ class TableColumns:
         rng = np.random.default_rng(int(seed))
         if n is not None and n < len(codes):
             codes = codes[thinned(self.codec.groups(codes), n, rng)]
-        return self.codec.decode(codes, rng)
+        return self.codec.decode(codes, rng, known=known)
 
 
 class TableFeatures(nn.Module):

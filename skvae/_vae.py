@@ -343,6 +343,12 @@ class VAE(BaseAutoencoder):
         ------
         ValueError
             If `given` names an unknown column or level.
+
+        Notes
+        -----
+        Up to 4096 rows of a table are picked from two to eight times as many, such
+        that their counts of pairs of levels are not off by chance; each row has the
+        distribution of the model.
         """
         if given is None:
             return super().sample(n_samples, random_state)

@@ -251,9 +251,13 @@ def test_gaps_are_filled_by_the_rules(frame):
     filled = model.impute(gaps)
     assert (filled["class"][:50] == frame["class"][:50]).all()
     assert (filled["number"][50:100] == frame["number"][50:100]).all()
+    # What goes together within a code is filled to the digit.
     np.testing.assert_allclose(
-        np.log(filled["wage"])[50:100], frame["log_wage"][50:100], atol=0.5
+        filled["log_wage"][:50], frame["log_wage"][:50], atol=2e-3
     )
+    np.testing.assert_allclose(filled["wage"][50:100], frame["wage"][50:100], atol=0.02)
+    drawn = model.impute(gaps, n_samples=2, random_state=0)[1]
+    np.testing.assert_allclose(drawn["wage"][50:100], frame["wage"][50:100], atol=0.02)
     zones = filled["zone"][100:150].str[5:].astype(int) % 3
     assert (zones.map(lambda i: "ABC"[i]) == frame["borough"][100:150]).all()
 
@@ -264,6 +268,41 @@ def test_rows_on_request_keep_the_rules(frame):
     _check_rules(rows)
     assert set(rows["class"]) == {"second"}
     assert set(rows["zone"]) <= {"zone 0", "zone 3", "zone 6", "zone 9"}
+
+
+@pytest.mark.parametrize("name", ["wage", "minus_wage"])
+def test_a_number_on_request_sets_those_that_go_with_it(frame, name):
+    model = VAE(2, max_iter=2, random_state=0).fit(frame)
+    rows = model.sample(20, random_state=0, given={name: frame[name].iloc[3]})
+    np.testing.assert_allclose(rows["wage"], frame["wage"].iloc[3], atol=0.02)
+    np.testing.assert_allclose(rows["minus_wage"], frame["minus_wage"][3], atol=0.02)
+    np.testing.assert_allclose(rows["log_wage"], frame["log_wage"][3], atol=2e-3)
+
+
+def test_ranks_are_those_that_values_are_drawn_at(frame):
+    codec = TableCodec().fit(frame)
+    codes = codec.encode(frame)
+    ranks = codec.known_ranks(frame, codes)
+    assert sorted(codec.names[j] for j in ranks) == ["log_wage", "minus_wage", "wage"]
+    for j, rank in ranks.items():
+        back = codec.columns[j].draw(codes[:, j], rank)
+        np.testing.assert_allclose(back, frame.iloc[:, j], rtol=1e-9)
+
+
+def test_equal_dates_stay_equal():
+    rng = np.random.default_rng(0)
+    day = pd.Timestamp("2026-01-01") + pd.to_timedelta(rng.integers(0, 900, 300), "h")
+    frame = pd.DataFrame({"day": day, "again": day, "x": rng.normal(size=300)})
+    model = VAE(2, max_iter=2, random_state=0).fit(frame)
+    rows = model.sample(300, random_state=0)
+    assert (rows["day"] == rows["again"]).all()
+    asked = model.sample(5, random_state=0, given={"again": day[7]})
+    assert (asked["day"] == day[7]).all()
+    gaps = frame.assign(again=frame["again"].mask(np.arange(300) < 20))
+    filled = model.impute(gaps)
+    # Hours within a bin are known to the hour.
+    apart = (filled["again"] - frame["day"]).abs()
+    assert apart.max() <= pd.Timedelta("1h")
 
 
 def test_classes_keep_the_rules(frame):

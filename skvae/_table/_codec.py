@@ -303,6 +303,7 @@ class TableCodec:
         codes: np.ndarray,
         rng: np.random.Generator,
         fixed: Iterable[tuple[slice, int, Any]] = (),
+        known: dict[int, np.ndarray] | None = None,
     ) -> Any:
         """Return rows of the form that came in; values within a code are drawn.
 
@@ -314,45 +315,116 @@ class TableCodec:
             Draws ranks within bins, and rare levels.
         fixed : iterable of (slice, int, object), default=()
             Rows and column of cells whose value is known, not only its code.
+        known : dict of int to ndarray of shape (n_samples,) or None, default=None
+            Ranks within their codes of linked columns, as `known_ranks` returns.
 
         Returns
         -------
         rows : {DataFrame, ndarray} of shape (n_samples, n_columns)
             Same columns, order, types, levels, decimals and ranges.
         """
-        values = self._drawn(codes, rng)
+        fixed = list(fixed)
+        if known is None:
+            known = self._fixed_ranks(codes, fixed)
+        values = self._drawn(codes, rng, known)
         for rows, j, value in fixed:
             cells: Any = values[j]
             cells = cells.iloc if isinstance(cells, pd.Series) else cells
             cells[rows] = self.columns[j].exact(value)
         return self._rows(values)
 
-    def _drawn(self, codes: np.ndarray, rng: np.random.Generator) -> list[Any]:
+    def _drawn(
+        self, codes: np.ndarray, rng: np.random.Generator, known: dict[int, np.ndarray]
+    ) -> list[Any]:
         """Draw the values of every column, those that go together at one rank."""
-        linked = {e.child: e for e in self.derived if e.direction}
-        values: dict[int, Any] = {}
+        told = self._told_ranks(known)
+        values: list[Any] = []
         ranks: dict[int, np.ndarray] = {}
-        for j in sorted(range(len(self.columns)), key=lambda j: j in linked):
-            column: Any = self.columns[j]
-            if column.kind == "category":
-                values[j] = column.draw(codes[:, j], rng)
+        for j, column in enumerate(self.columns):
+            if isinstance(column, CategoryColumn):
+                values.append(column.draw(codes[:, j], rng))
                 continue
-            if j in linked:
-                rank = ranks[linked[j].parent]
-                rank = rank if linked[j].direction > 0 else 1 - rank
-            else:
-                rank = rng.random(len(codes))
-            ranks[j] = rank
-            values[j] = column.draw(codes[:, j], rank)
-        return [values[j] for j in range(len(self.columns))]
+            ranks[j] = rng.random(len(codes))
+            if j in told:
+                ranks[j] = np.where(np.isnan(told[j]), ranks[j], told[j])
+            values.append(column.draw(codes[:, j], ranks[j]))
+        for entry in self._linked:
+            rank = entry.turned(ranks[entry.parent])
+            linked: Any = self.columns[entry.child]
+            values[entry.child] = linked.draw(codes[:, entry.child], rank)
+        return values
 
-    def decode_point(self, probabilities: np.ndarray) -> Any:
+    # -- columns whose values within a code go together --------------------------------
+    @property
+    def _linked(self) -> list[Derived]:
+        return [entry for entry in self.derived if entry.direction]
+
+    def known_ranks(self, X: Any, codes: np.ndarray) -> dict[int, np.ndarray]:
+        """Return the ranks within their codes of the cells of linked columns.
+
+        Parameters
+        ----------
+        X : {DataFrame, ndarray} of shape (n_samples, n_columns)
+            Rows.
+        codes : ndarray of shape (n_samples, n_columns)
+            Their codes.
+
+        Returns
+        -------
+        ranks : dict of int to ndarray of shape (n_samples,)
+            By column; NaN where a cell is missing.
+        """
+        if not self._linked:
+            return {}
+        frame = self._checked(X)
+        members = {j for entry in self._linked for j in (entry.parent, entry.child)}
+        ranks = {}
+        for j in sorted(members):
+            column: Any = self.columns[j]
+            ranks[j] = column.ranks(self._cells(frame, j), codes[:, j])
+        return ranks
+
+    def _fixed_ranks(
+        self, codes: np.ndarray, fixed: list[tuple[slice, int, Any]]
+    ) -> dict[int, np.ndarray]:
+        """Return the ranks of cells whose value is known; see `known_ranks`."""
+        members = {j for entry in self._linked for j in (entry.parent, entry.child)}
+        ranks: dict[int, np.ndarray] = {}
+        for rows, j, value in fixed:
+            if j in members:
+                column: Any = self.columns[j]
+                exact = column.exact(value)
+                cell = (
+                    pd.Series([exact]) if column.kind == "time" else np.array([exact])
+                )
+                found = column.ranks(cell, codes[rows, j][:1])
+                ranks.setdefault(j, np.full(len(codes), np.nan))[rows] = found[0]
+        return ranks
+
+    def _told_ranks(self, known: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
+        """Return the ranks of linked columns, as far as one of a family tells them."""
+        told = dict(known)
+        for entry in self._linked:
+            if entry.child in known:
+                own = entry.turned(known[entry.child])
+                parent = told.get(entry.parent, own)
+                told[entry.parent] = np.where(np.isnan(parent), own, parent)
+        for entry in self._linked:
+            if entry.parent in told:
+                told[entry.child] = entry.turned(told[entry.parent])
+        return told
+
+    def decode_point(
+        self, probabilities: np.ndarray, known: dict[int, np.ndarray] | None = None
+    ) -> Any:
         """Return the mode of categories and the median of numbers.
 
         Parameters
         ----------
         probabilities : ndarray of shape (n_samples, sum(sizes))
             Probabilities of the codes of each column.
+        known : dict of int to ndarray of shape (n_samples,) or None, default=None
+            Ranks within their codes of linked columns, as `known_ranks` returns.
 
         Returns
         -------
@@ -360,8 +432,16 @@ class TableCodec:
             Rows of the form that came in.
         """
         parts = np.split(probabilities, self.offsets[1:], axis=1)
+        told = self._told_ranks(known or {})
         return self._rows(
-            [c.point(p) for c, p in zip(self.columns, parts, strict=True)]
+            [
+                column.point(part)
+                if isinstance(column, CategoryColumn)
+                else column.point(part, told.get(j))
+                for j, (column, part) in enumerate(
+                    zip(self.columns, parts, strict=True)
+                )
+            ]
         )
 
     def _rows(self, values: list[Any]) -> Any:

@@ -93,9 +93,13 @@ class TimeColumn:
         """Return a date for each code, at a uniform rank among those of training."""
         return self._dates(self.numeric.draw(codes, rank))
 
-    def point(self, probabilities: np.ndarray) -> Any:
-        """Return the median date of each row."""
-        return self._dates(self.numeric.point(probabilities))
+    def ranks(self, series: pd.Series, codes: np.ndarray) -> np.ndarray:
+        """Return the rank at which `draw` gives a date, NaN where it is missing."""
+        return self.numeric.ranks(self._steps(series), codes)
+
+    def point(self, probabilities: np.ndarray, known: np.ndarray | None = None) -> Any:
+        """Return the median date of each row; see `NumericColumn.point`."""
+        return self._dates(self.numeric.point(probabilities, known))
 
     def _dates(self, steps: np.ndarray) -> Any:
         missing = np.isnan(steps)

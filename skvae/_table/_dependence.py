@@ -37,6 +37,10 @@ class Derived:
     exceptions: float
     direction: int = 0
 
+    def turned(self, ranks: np.ndarray) -> np.ndarray:
+        """Return the ranks of one of the two, from those of the other."""
+        return ranks if self.direction > 0 else 1 - ranks
+
     def to_dict(self) -> dict[str, Any]:
         """Return the dependence as plain values."""
         return asdict(self)

@@ -148,8 +148,30 @@ class NumericColumn:
             rank = (np.floor(rank * _KNOTS) + 0.5) / _KNOTS
         return self._values(codes, rank)
 
-    def point(self, probabilities: np.ndarray) -> np.ndarray:
-        """Return the median of each row's distribution over the codes."""
+    def ranks(self, values: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """Return the rank at which `draw` gives a value, NaN where it is missing."""
+        knots = self.knots[codes.clip(0, len(self.low) - 1)]
+        left = (knots <= values[:, None]).sum(axis=1).clip(1, _KNOTS - 1) - 1
+        rows = np.arange(len(values))
+        below, above = knots[rows, left], knots[rows, left + 1]
+        share = np.divide(
+            values - below, above - below, where=above > below, out=np.zeros(len(rows))
+        )
+        rank = (left + share.clip(0, 1)) / (_KNOTS - 1)
+        return np.where(np.isnan(values), np.nan, rank)
+
+    def point(
+        self, probabilities: np.ndarray, known: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return the median of each row's distribution over the codes.
+
+        Parameters
+        ----------
+        probabilities : ndarray of shape (n_rows, size)
+            Probabilities of the codes.
+        known : ndarray of shape (n_rows,) or None, default=None
+            Ranks within the code, where another column tells them, and NaN.
+        """
         n = len(self.low)
         if not n:
             return np.full(len(probabilities), np.nan)
@@ -160,6 +182,8 @@ class NumericColumn:
         share = np.maximum(probabilities[rows, codes], 1e-300)
         before = running[rows, codes] - share
         rank = np.clip((half[:, 0] - before) / share, 0, 1)
+        if known is not None:
+            rank = np.where(np.isnan(known), rank, known)
         values = self._values(codes, rank)
         if self.has_missing:
             values[probabilities[:, -1] > 0.5] = np.nan
