@@ -27,6 +27,8 @@ _WIDENED = 1.5
 # Share of proposals that ignores the condition, so that no weight is without bound.
 _DEFENSIVE = 0.1
 _MOVES = 3
+# Logit of the code "missing" where a cell is to be filled: below all that may be said.
+_RULED_OUT = -1e4
 
 
 def imputed(estimator: Any, X: Any, n_samples: int | None, random_state: Any) -> Any:
@@ -120,17 +122,20 @@ def _guesses(estimator: Any, X: Any, generator: torch.Generator, *, draw: bool) 
 def _decoded(estimator: Any, X: Any, generator: torch.Generator, *, draw: bool) -> Any:
     """Return what a deterministic model decodes from the codes of rows of a table."""
     columns, module = estimator._columns, estimator._module
+    codes = columns.coded(X, estimator._dtype, unknown_missing=True)["x"]
+    known = columns.codec.known_ranks(X, codes)
     # It met missing cells as a value of their columns, and encodes them as such.
     dataset = estimator._dataset(X, columns.coded(X, estimator._dtype))
     parts = []
     with estimator._inference():
-        for _, batch in estimator._chunks(dataset):
-            logits = _without_missing(columns, module(**batch).raw)
-            if draw:
-                drawn = columns.draw(module.likelihood, logits, generator)
-                parts.append(columns.drawn(drawn, generator))
-            else:
-                parts.append(columns.point(module.likelihood, logits))
+        for place, batch in estimator._chunks(dataset):
+            raw = module(**batch).raw.unsqueeze(0)
+            to_fill = {"x": torch.as_tensor(codes[place], device=raw.device)}
+            middle = raw.new_full((1, 1, codes.shape[1]), 0.5, dtype=torch.float64)
+            told = {j: ranks[place] for j, ranks in known.items()}
+            alike = raw.new_zeros(raw.shape[:2])
+            read = partial(_read_table, ranks=middle, known=told)
+            parts.append(read(estimator, to_fill, raw, alike, generator, draw=draw))
     return columns.joined(parts)
 
 
@@ -196,7 +201,7 @@ def _without_missing(columns: Any, logits: Tensor) -> Tensor:
     position = codec.offsets + codec.missing_code
     position = position[(codec.missing_code >= 0) & (codec.sizes > 1)]
     logits = logits.clone()
-    logits[..., torch.as_tensor(position, device=logits.device)] = -60.0
+    logits[..., torch.as_tensor(position, device=logits.device)] = _RULED_OUT
     return logits
 
 

@@ -291,7 +291,8 @@ def test_deterministic_models_fill_the_gaps_of_tables(n_samples):
     filled = model.impute(gaps, n_samples=n_samples, random_state=0)
     filled = filled if n_samples is None else filled[0]
     assert (filled.dtypes == gaps.dtypes).all()
-    assert (filled["level"][::5] == table["level"][::5]).mean() > 0.8
+    right = (filled["level"][::5] == table["level"][::5]).mean()
+    assert right > (0.8 if n_samples is None else 0.7)
     assert (filled["value"][1::5] - table["value"][1::5]).abs().median() < 3
     for name in table:
         seen = gaps[name].notna()
