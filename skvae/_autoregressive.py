@@ -128,7 +128,7 @@ class AutoregressiveLikelihood(TableLikelihood):
         self.width = width
         of_code = np.repeat(np.arange(len(sizes)), sizes)
         speaker = np.repeat(np.arange(len(sizes)), width)
-        silent = [] if self.derived is None else self.derived.all_children
+        silent = self.followers
         before = speaker[:, None] < of_code
         before &= ~np.isin(speaker, silent)[:, None] & ~np.isin(of_code, silent)
         mask = torch.as_tensor(before, dtype=dtype)
@@ -240,8 +240,7 @@ class AutoregressiveLikelihood(TableLikelihood):
         x = codes.clone()
         context = before.new_zeros(*raw.shape[:-1], len(weight))
         places = torch.stack([self.offsets, self.ends], dim=1).tolist()
-        families = {} if self.derived is None else self.derived.families
-        silent = [] if self.derived is None else self.derived.all_children
+        silent = self.followers
         for j, (first, last) in enumerate(places):
             if j in silent:
                 continue
@@ -250,7 +249,7 @@ class AutoregressiveLikelihood(TableLikelihood):
             own = before[..., first:last]
             if self.derived is not None:
                 after[..., first:last] = own
-                if j in families:
+                if j in self.derived.families:
                     self.derived.hear(j, x, before, after)
                 own = after[..., first:last]
             share = torch.softmax(own, dim=-1)

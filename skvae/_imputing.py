@@ -122,10 +122,11 @@ def _guesses(estimator: Any, X: Any, generator: torch.Generator, *, draw: bool) 
 def _decoded(estimator: Any, X: Any, generator: torch.Generator, *, draw: bool) -> Any:
     """Return what a deterministic model decodes from the codes of rows of a table."""
     columns, module = estimator._columns, estimator._module
-    codes = columns.coded(X, estimator._dtype, unknown_missing=True)["x"]
-    known = columns.codec.known_ranks(X, codes)
     # It met missing cells as a value of their columns, and encodes them as such.
-    dataset = estimator._dataset(X, columns.coded(X, estimator._dtype))
+    rows = columns.coded(X, estimator._dtype)
+    dataset = estimator._dataset(X, rows)
+    codes = np.where(rows["x"] == columns.codec.missing_code, -1, rows["x"])
+    known = columns.codec.known_ranks(X, codes)
     parts = []
     with estimator._inference():
         for place, batch in estimator._chunks(dataset):

@@ -77,18 +77,17 @@ def gaussian_heads(codec: Any, chosen: dict[int, str]) -> list[dict[str, Any]]:
     for j, head in chosen.items():
         if head != "gaussian":
             continue
-        column, first = codec.columns[j], int(codec.offsets[j])
-        if column.kind not in ("numeric", "time"):
+        if codec.columns[j].kind not in ("numeric", "time"):
             raise ValueError(
                 f"likelihood='gaussian' was asked for column {codec.names[j]!r}, which "
                 "holds categories. Use 'categorical', or leave it out."
             )
-        last = first + int(codec.sizes[j]) - int(column.missing_code >= 0)
+        known = codec.places(j)[1]
         heads.append(
             {
-                "first": first,
-                "scores": [float(v) for v in values[first:last]],
-                "shares": [float(v) for v in frequencies[first:last]],
+                "first": known.start,
+                "scores": [float(v) for v in values[known]],
+                "shares": [float(v) for v in frequencies[known]],
             }
         )
     return heads
@@ -181,19 +180,18 @@ class DerivedHeads(nn.Module):
             child, codes = entry["child"], torch.as_tensor(entry["codes"])
             self.families.setdefault(entry["parent"], []).append(child)
             rest, others = entry["exceptions"], max(sizes[child] - 1, 1)
-            table = torch.full((len(codes), sizes[child]), np.log(rest / others))
-            table[torch.arange(len(codes)), codes] = np.log1p(-rest)
-            # Nobody who asks for a level wants the exceptions, which nobody has seen.
-            rule = torch.full_like(table, _EXCLUDED)
-            rule[torch.arange(len(codes)), codes] = 0.0
+            follows = nn.functional.one_hot(codes, sizes[child]).bool()
+            nats = {
+                "table": (np.log1p(-rest), np.log(rest / others)),
+                # Who asks for a level does not want exceptions nobody has seen.
+                "rule": (0.0, _EXCLUDED),
+            }
             self.register_buffer(f"codes{child}", codes, persistent=False)
-            self.register_buffer(f"table{child}", table.to(dtype), persistent=False)
-            self.register_buffer(f"rule{child}", rule.to(dtype), persistent=False)
-
-    @property
-    def all_children(self) -> list[int]:
-        """Columns that follow from another one."""
-        return [child for children in self.families.values() for child in children]
+            for name, (yes, no) in nats.items():
+                values = torch.full(follows.shape, no).masked_fill(follows, yes)
+                self.register_buffer(
+                    f"{name}{child}", values.to(dtype), persistent=False
+                )
 
     def predict(self, x: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Say what children are, given the known cells.

@@ -77,6 +77,13 @@ class TableLikelihood(Likelihood):
         """Position after the last code of each column, among all codes."""
         return self.offsets + self.member.sum(0).long()
 
+    @property
+    def followers(self) -> list[int]:
+        """Columns that another one determines."""
+        if self.derived is None:
+            return []
+        return [j for children in self.derived.families.values() for j in children]
+
     def log_prob(self, x: Tensor, raw: Tensor, mask: Tensor | None = None) -> Tensor:
         """Compute log p(x | z) of each row, in nats over the codes.
 

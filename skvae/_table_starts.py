@@ -131,7 +131,7 @@ def start_at_regressions(
         start = torch.zeros_like(likelihood.weight)
         before: list[int] = []
         for j in _numbers(codec, likelihood):
-            whole, place = _places(codec, j)
+            whole, place = codec.places(j)
             likelihood.entries[0, whole] = scores[whole]
             alone, w2 = _regression(z, u[:, j])
             slopes, s2 = _regression(np.column_stack([z, u[:, before]]), u[:, j])
@@ -150,24 +150,16 @@ def start_at_regressions(
 
 def _numbers(codec: Any, likelihood: Any) -> list[int]:
     """Return the columns that are numbers with free heads of their own."""
-    derived, heads = likelihood.derived, likelihood.heads
-    taken = set() if derived is None else set(derived.all_children)
+    heads = likelihood.heads
     normal = set() if heads is None else {place.start for place in heads.places}
     return [
         j
         for j, column in enumerate(codec.columns)
         if column.kind != "category"
         and column.size >= _MIN_CODES
-        and j not in taken
+        and j not in likelihood.followers
         and int(codec.offsets[j]) not in normal
     ]
-
-
-def _places(codec: Any, j: int) -> tuple[slice, slice]:
-    """Return the positions of a column's codes, with and without "missing"."""
-    first, column = int(codec.offsets[j]), codec.columns[j]
-    last = first + column.size
-    return slice(first, last), slice(first, last - int(column.missing_code >= 0))
 
 
 def _regression(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from skvae._table import one_hot
+
 # Rows and cells worth drawing for it, and how often rows are halved at most.
 _MAX_ROWS, _MAX_CELLS, _MAX_HALVINGS = 8192, 1 << 18, 3
 # Squares of counts of more columns are not exact in single precision.
@@ -45,10 +47,7 @@ def thinned(groups: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
     kept : ndarray of shape (n,)
         Rows to keep, in random order.
     """
-    sizes = groups.max(axis=0) + 1
-    offsets = np.cumsum(sizes) - sizes
-    cells = np.zeros((len(groups), sizes.sum()), dtype=np.float32)
-    np.put_along_axis(cells, groups + offsets, 1.0, axis=1)
+    cells = one_hot(groups, groups.max(axis=0) + 1).toarray()
     kept = np.arange(len(groups))
     while len(kept) > n:
         kept = rng.permutation(kept)

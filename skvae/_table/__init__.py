@@ -10,7 +10,7 @@ from skvae._table._frames import (
     has_missing,
     missing_cells,
 )
-from skvae._table._mixture import fit_mixture, mixture_log_prob
+from skvae._table._mixture import fit_mixture, mixture_log_prob, one_hot
 
 __all__ = [
     "Container",
@@ -23,4 +23,5 @@ __all__ = [
     "has_missing",
     "missing_cells",
     "mixture_log_prob",
+    "one_hot",
 ]

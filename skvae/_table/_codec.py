@@ -175,6 +175,12 @@ class TableCodec:
         """Position of each column's first code among all codes."""
         return np.concatenate([[0], np.cumsum(self.sizes)[:-1]])
 
+    def places(self, j: int) -> tuple[slice, slice]:
+        """Return the positions of a column's codes, with and without "missing"."""
+        first, column = int(self.offsets[j]), self.columns[j]
+        last = first + column.size
+        return slice(first, last), slice(first, last - int(column.missing_code >= 0))
+
     @property
     def missing_code(self) -> np.ndarray:
         """Code of a missing cell in each column, -1 where training had none."""
@@ -338,26 +344,30 @@ class TableCodec:
     ) -> list[Any]:
         """Draw the values of every column, those that go together at one rank."""
         told = self._told_ranks(known)
-        values: list[Any] = []
+        values: dict[int, Any] = {}
         ranks: dict[int, np.ndarray] = {}
         for j, column in enumerate(self.columns):
             if isinstance(column, CategoryColumn):
-                values.append(column.draw(codes[:, j], rng))
+                values[j] = column.draw(codes[:, j], rng)
                 continue
             ranks[j] = rng.random(len(codes))
             if j in told:
                 ranks[j] = np.where(np.isnan(told[j]), ranks[j], told[j])
-            values.append(column.draw(codes[:, j], ranks[j]))
         for entry in self._linked:
-            rank = entry.turned(ranks[entry.parent])
-            linked: Any = self.columns[entry.child]
-            values[entry.child] = linked.draw(codes[:, entry.child], rank)
-        return values
+            ranks[entry.child] = entry.turned(ranks[entry.parent])
+        for j, rank in ranks.items():
+            number: Any = self.columns[j]
+            values[j] = number.draw(codes[:, j], rank)
+        return [values[j] for j in range(len(self.columns))]
 
     # -- columns whose values within a code go together --------------------------------
     @property
     def _linked(self) -> list[Derived]:
         return [entry for entry in self.derived if entry.direction]
+
+    @property
+    def _linked_columns(self) -> list[int]:
+        return sorted({j for e in self._linked for j in (e.parent, e.child)})
 
     def known_ranks(self, X: Any, codes: np.ndarray) -> dict[int, np.ndarray]:
         """Return the ranks within their codes of the cells of linked columns.
@@ -377,9 +387,8 @@ class TableCodec:
         if not self._linked:
             return {}
         frame = self._checked(X)
-        members = {j for entry in self._linked for j in (entry.parent, entry.child)}
         ranks = {}
-        for j in sorted(members):
+        for j in self._linked_columns:
             column: Any = self.columns[j]
             ranks[j] = column.ranks(self._cells(frame, j), codes[:, j])
         return ranks
@@ -388,10 +397,9 @@ class TableCodec:
         self, codes: np.ndarray, fixed: list[tuple[slice, int, Any]]
     ) -> dict[int, np.ndarray]:
         """Return the ranks of cells whose value is known; see `known_ranks`."""
-        members = {j for entry in self._linked for j in (entry.parent, entry.child)}
         ranks: dict[int, np.ndarray] = {}
         for rows, j, value in fixed:
-            if j in members:
+            if j in self._linked_columns:
                 column: Any = self.columns[j]
                 exact = column.exact(value)
                 cell = (
