@@ -18,6 +18,8 @@ from skvae._table import one_hot
 
 # Rows and cells worth drawing for it, and how often rows are halved at most.
 _MAX_ROWS, _MAX_CELLS, _MAX_HALVINGS = 8192, 1 << 18, 3
+# How often the choices are gone through again.
+_MAX_SWEEPS = 10
 # Squares of counts of more columns are not exact in single precision.
 _MAX_COLUMNS = 2000
 
@@ -72,4 +74,21 @@ def _first_kept(
         if excess[i]:
             signs[i] = -np.sign(excess[i])
         excess += signs[i] * gain[i]
-    return signs > 0
+    return _evened(signs, excess, gain) > 0
+
+
+def _evened(signs: np.ndarray, excess: np.ndarray, gain: np.ndarray) -> np.ndarray:
+    """Change choices while that evens out the counts of all pairs of rows.
+
+    All choices turned round are as good: either row stays as likely to be kept.
+    """
+    own = gain.diagonal()
+    for _ in range(_MAX_SWEEPS):
+        before = signs.copy()
+        for i in range(len(signs)):
+            if signs[i] * excess[i] > own[i]:
+                signs[i] = -signs[i]
+                excess += 2 * signs[i] * gain[i]
+        if np.array_equal(signs, before):
+            break
+    return signs

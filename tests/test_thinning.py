@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from skvae import VAE, AutoencoderTransformer
-from skvae._thinning import n_halvings, thinned
+from skvae._thinning import _first_kept, n_halvings, thinned
 
 
 def _rows(n, rng, sizes=(2, 3, 4, 11)):
@@ -36,6 +36,24 @@ def test_pairs_of_kept_rows_are_nearer_to_all_than_of_random_ones():
         for _ in range(20)
     ]
     assert np.abs(kept - whole).sum() < 0.7 * min(chance)
+
+
+def test_no_other_choice_within_one_pair_of_rows_is_more_even():
+    rng = np.random.default_rng(0)
+    rows = _rows(2 * 100, rng)
+    pairs = rng.permutation(200).reshape(100, 2)
+    first = np.eye(11)[rows].reshape(200, -1)
+    is_first = _first_kept(first[pairs[:, 0]], first[pairs[:, 1]], rng)
+
+    def unevenness(choice):
+        kept = np.where(choice, pairs[:, 0], pairs[:, 1])
+        return ((_pair_counts(rows[kept]) - _pair_counts(rows)) ** 2).sum()
+
+    least = unevenness(is_first)
+    for i in range(100):
+        other = is_first.copy()
+        other[i] = not other[i]
+        assert unevenness(other) >= least - 1e-12
 
 
 def test_each_row_has_the_same_chance():
