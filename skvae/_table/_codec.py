@@ -12,7 +12,7 @@ import pandas as pd
 from skvae._table._categorical import CategoryColumn
 from skvae._table._datetime import TimeColumn
 from skvae._table._dependence import Derived, direction_of, find_derived
-from skvae._table._frames import from_pandas, library_of, to_pandas
+from skvae._table._frames import from_pandas, library_of, pandas_type, to_pandas
 from skvae._table._numeric import NumericColumn
 
 Column = NumericColumn | CategoryColumn | TimeColumn
@@ -297,12 +297,7 @@ class TableCodec:
                     f"{series.dtype} now."
                 )
             return _floats(series)
-        if column.kind == "time" and series.dtype.kind not in "mM":
-            raise ValueError(
-                f"Column {column.name!r} held dates in training, and has type "
-                f"{series.dtype} now."
-            )
-        return series
+        return column.checked(series) if isinstance(column, TimeColumn) else series
 
     def decode(
         self,
@@ -477,11 +472,11 @@ class TableCodec:
         if self.library == "polars":
             return _polars_like(values, dtype)
         if isinstance(values, np.ndarray) and values.dtype == object:
-            return pd.Series(values, dtype=object).astype(dtype)
+            return pd.Series(values, dtype=object).astype(pandas_type(dtype))
         series = pd.Series(values)
         if "int" in dtype.lower() and series.isna().any():
             return series.astype("Float64").astype(dtype)
-        return series.astype(dtype)
+        return series.astype(pandas_type(dtype))
 
     # -- conditions --------------------------------------------------------------------
     def codes_of(self, name: str, value: Any) -> tuple[int, np.ndarray]:

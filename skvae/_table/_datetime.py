@@ -51,6 +51,7 @@ class TimeColumn:
     @classmethod
     def fit(cls, series: pd.Series, name: str, max_bins: int) -> TimeColumn:
         """Learn the codes of a training column."""
+        series = _from_arrow(series)
         dtype = series.dtype
         unit = np.datetime_data(_stamps_of(series).dtype)[0]
         zone = getattr(dtype, "tz", None)
@@ -69,6 +70,29 @@ class TimeColumn:
         )
         column.numeric = NumericColumn.fit(column._steps(series), name, max_bins)
         return column
+
+    def checked(self, series: pd.Series) -> pd.Series:
+        """Return cells in the unit of training.
+
+        Raises
+        ------
+        ValueError
+            If they are not what the column held in training.
+        """
+        if not series.notna().any():
+            return pd.Series(np.full(len(series), "NaT", f"M8[{self.unit}]"))
+        series = _from_arrow(series)
+        is_kin = series.dtype.kind == ("m" if self.is_duration else "M")
+        aware = getattr(series.dtype, "tz", None) is not None
+        if not is_kin or aware != (self.zone is not None):
+            what = "durations" if self.is_duration else "dates"
+            if is_kin:
+                what += f" with{'out' if self.zone is None else ''} a time zone"
+            raise ValueError(
+                f"Column {self.name!r} held {what} in training, and has type "
+                f"{series.dtype} now."
+            )
+        return series.dt.as_unit(self.unit)
 
     def _steps(self, series: pd.Series) -> np.ndarray:
         stamps = _stamps(series)
@@ -151,6 +175,15 @@ class TimeColumn:
         """Make the column from plain values."""
         rest = {k: v for k, v in state.items() if k not in ("kind", "numeric")}
         return cls(NumericColumn.from_state(state["numeric"]), **rest)
+
+
+def _from_arrow(series: pd.Series) -> pd.Series:
+    """Return dates that pyarrow keeps as those of numpy, with their time zone."""
+    if not isinstance(series.dtype, pd.ArrowDtype):
+        return series
+    import pyarrow as pa
+
+    return pa.array(series).to_pandas(date_as_object=False)
 
 
 def _stamps(series: pd.Series) -> np.ndarray:

@@ -49,6 +49,8 @@ def _polars_column(series: Any) -> pd.Series:
         return pd.Series(
             series.to_list(), dtype="boolean" if series.null_count() else bool
         )
+    if dtype.is_decimal():
+        return pd.Series(series.cast(pl.Float64).to_numpy())
     if dtype.is_integer() and series.null_count():
         return pd.Series(series.to_list(), dtype="Int64")
     return pd.Series(series.to_numpy())
@@ -65,7 +67,10 @@ def from_pandas(frame: pd.DataFrame, library: str, dtypes: dict[str, str]) -> An
         values = frame[name]
         missing = values.isna().to_numpy()
         data = [None if m else v for v, m in zip(values.tolist(), missing, strict=True)]
-        columns[name] = pl.Series(name, data, dtype=_polars_dtype(dtypes[name], values))
+        dtype = _polars_dtype(dtypes[name], values)
+        first = pl.Float64 if dtype.is_decimal() else dtype
+        # Moments stay moments where dates are asked for, unless they are cast.
+        columns[name] = pl.Series(name, data, dtype=first).cast(dtype)
     return pl.DataFrame(columns)
 
 
@@ -80,10 +85,32 @@ def _polars_dtype(name: str, values: pd.Series) -> Any:
         unit: Any = rest.split("'")[1] if "'" in rest else "us"
         zone = rest.split("time_zone=")[-1].rstrip(")").strip("'")
         return pl.Datetime(unit, None if zone in ("None", "") else zone)
+    if base == "Decimal":
+        figures = [part.split("=")[1] for part in rest.rstrip(")").split(", ")]
+        return pl.Decimal(*map(int, figures))
     if base == "Duration":
         step: Any = rest.split("'")[1] if "'" in rest else "us"
         return pl.Duration(step)
     return getattr(pl, base)
+
+
+def pandas_type(name: str) -> Any:
+    """Return the pandas type of a name, also where pandas itself cannot tell it."""
+    if not name.endswith("[pyarrow]"):
+        return name
+    import pyarrow as pa
+
+    base, _, rest = name.removesuffix("[pyarrow]").partition("(")
+    if base == "string":  # For pandas, that is a type of its own.
+        return pd.ArrowDtype(pa.string())
+    if base.startswith("decimal"):
+        figures = map(int, rest.rstrip(")").split(","))
+        return pd.ArrowDtype(getattr(pa, base)(*figures))
+    if base.startswith("dictionary<"):
+        parts = dict(p.split("=") for p in base[len("dictionary<") : -1].split(", "))
+        kinds = (pa.type_for_alias(parts[name]) for name in ("indices", "values"))
+        return pd.ArrowDtype(pa.dictionary(*kinds, ordered=parts["ordered"] == "1"))
+    return name
 
 
 def has_categories(X: Any) -> bool:
@@ -154,18 +181,20 @@ def fill_cells(X: Any, filled: Any, cells: np.ndarray) -> Any:
     if library is None:
         return np.where(cells, np.asarray(filled), np.asarray(X))
     ours, other = to_pandas(X), to_pandas(filled)
-    columns = {}
+    columns, types = {}, dict(zip(X.columns, X.dtypes, strict=True))
     for j, name in enumerate(ours.columns):
-        column = ours[name].reset_index(drop=True)
-        if cells[:, j].any():
-            column = column.mask(cells[:, j], other[name].reset_index(drop=True))
+        column, more = (frame[name].reset_index(drop=True) for frame in (ours, other))
+        if cells[:, j].all():
+            # A column of nothing but gaps has no type of its own.
+            column, types[name] = more, filled[name].dtype
+        elif cells[:, j].any():
+            column = column.mask(cells[:, j], more)
         columns[name] = column
     frame = pd.DataFrame(columns)
     if library == "pandas":
         frame.index = X.index
         return frame
-    dtypes = {n: str(t) for n, t in zip(X.columns, X.dtypes, strict=True)}
-    return from_pandas(frame, library, dtypes)
+    return from_pandas(frame, library, {n: str(t) for n, t in types.items()})
 
 
 def concat_rows(parts: list[Any]) -> Any:
@@ -276,12 +305,12 @@ def _numpy_name(dtype: str) -> str:
 
 
 def _cast_pandas(values: np.ndarray, dtype: str) -> Any:
-    base = _numpy_name(dtype).replace("float[", "float32[")
+    base, kind = _numpy_name(dtype), pandas_type(dtype)
     if base.startswith("bool"):
-        return pd.Series(values > 0.5).astype(dtype)
+        return pd.Series(values > 0.5).astype(kind)
     if base.startswith(("int", "uint")):
-        return pd.Series(whole_within(values, np.dtype(base))).astype(dtype)
-    return pd.Series(values).astype(dtype)
+        return pd.Series(whole_within(values, np.dtype(base))).astype(kind)
+    return pd.Series(values).astype(kind)
 
 
 def _cast_polars(name: str, values: np.ndarray, dtype: str) -> Any:

@@ -1,0 +1,148 @@
+"""Column types of tables: what comes in comes back, whatever unit or library."""
+
+import decimal
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from skvae import VAE
+
+N = 120
+
+
+@pytest.fixture(scope="module")
+def numbers():
+    return np.random.default_rng(0).normal(size=N).round(2)
+
+
+@pytest.fixture(scope="module")
+def moments():
+    seconds = np.random.default_rng(0).integers(0, 10**7, N)
+    start = pd.Timestamp("2024-01-01")
+    return pd.Series(start + pd.to_timedelta(seconds, unit="s")).astype(
+        "datetime64[ns]"
+    )
+
+
+@pytest.fixture(scope="module")
+def model(moments, numbers):
+    frame = pd.DataFrame({"t": moments, "x": numbers})
+    return VAE(max_iter=2, random_state=0).fit(frame), frame
+
+
+def _columns(pa, numbers, moments):
+    letters = pd.Series(np.where(numbers > 0, "a", "b"))
+    decimals = pd.Series([decimal.Decimal(str(v)) for v in numbers])
+    rome = moments.dt.tz_localize("UTC").dt.tz_convert("Europe/Rome")
+    return {
+        "string": (letters, pa.string()),
+        "large string": (letters, pa.large_string()),
+        "dictionary": (letters, pa.dictionary(pa.int32(), pa.string())),
+        "decimal": (decimals, pa.decimal128(10, 2)),
+        "bool": (pd.Series(numbers > 0), pa.bool_()),
+        "int8": (pd.Series(numbers * 10).astype("int8"), pa.int8()),
+        "timestamp": (moments, pa.timestamp("us")),
+        "zone": (rome, pa.timestamp("ns", "Europe/Rome")),
+        "date": (moments.dt.normalize(), pa.date32()),
+        "duration": (moments - moments[0], pa.duration("ns")),
+        "time": (moments.dt.time, pa.time64("us")),
+    }
+
+
+TYPES = "string,large string,dictionary,decimal,bool,int8,timestamp,zone,date,"
+
+
+@pytest.mark.parametrize("name", (TYPES + "duration,time").split(","))
+@pytest.mark.parametrize("gaps", [False, True])
+def test_pyarrow_types_come_back(name, gaps, numbers, moments):
+    pa = pytest.importorskip("pyarrow")
+    values, kind = _columns(pa, numbers, moments)[name]
+    column = pd.Series(pa.array(values, from_pandas=True).cast(kind)).astype(
+        pd.ArrowDtype(kind)
+    )
+    if gaps:
+        column[:30] = None
+    frame = pd.DataFrame({"kind": ["u", "v"] * (N // 2), "c": column})
+    model = VAE(max_iter=2, random_state=0).fit(frame)
+    rows = model.sample(200, random_state=0)
+    assert rows["c"].dtype == frame["c"].dtype
+    assert rows["c"].isna().any() == gaps
+    known = column.dropna().astype(object)
+    drawn = rows["c"].dropna().astype(object)
+    assert min(known) <= min(drawn) <= max(drawn) <= max(known)
+    filled = model.impute(frame, random_state=0)
+    assert filled["c"].dtype == frame["c"].dtype
+    assert filled["c"].notna().all()
+
+
+def test_polars_types_come_back(numbers, moments):
+    pl = pytest.importorskip("polars")
+    zoned = pl.Series(moments.to_list()).dt.replace_time_zone("UTC")
+    frame = pl.DataFrame(
+        {
+            "date": pl.Series(moments.dt.date.to_list()),
+            "zoned": zoned.dt.convert_time_zone("Europe/Rome"),
+            "duration": pl.Series((moments - moments[0]).to_list()),
+            "decimal": [decimal.Decimal(str(v)) for v in numbers],
+            "small": pl.Series((numbers * 10).astype(np.int8)),
+        }
+    )
+    model = VAE(max_iter=2, random_state=0).fit(frame)
+    rows = model.sample(50, random_state=0)
+    assert rows.schema == frame.schema
+    for name in frame.columns:
+        assert rows[name].is_between(frame[name].min(), frame[name].max()).all()
+    assert model.reconstruct(frame).schema == frame.schema
+
+
+@pytest.mark.parametrize(
+    "kind", ["datetime64[s]", "datetime64[us]", "timestamp[ms][pyarrow]"]
+)
+def test_dates_mean_the_same_in_every_unit(kind, model):
+    if "pyarrow" in kind:
+        pytest.importorskip("pyarrow")
+    vae, frame = model
+    other = frame.astype({"t": kind})
+    np.testing.assert_array_equal(vae.transform(other), vae.transform(frame))
+    assert vae.score(other) == vae.score(frame)
+
+
+@pytest.mark.parametrize(
+    ("change", "held"),
+    [
+        (lambda t: t.dt.tz_localize("UTC"), "held dates without a time zone in"),
+        (lambda t: t - t[0], "held dates in"),
+        (lambda t: t.astype(str), "held dates in"),
+    ],
+)
+def test_other_kinds_of_time_are_refused(change, held, model):
+    vae, frame = model
+    with pytest.raises(ValueError, match=f"'t' {held} training, and has type"):
+        vae.transform(frame.assign(t=change(frame["t"])))
+
+
+def test_zoned_dates_want_a_zone_of_any_name(moments, numbers):
+    zoned = moments.dt.tz_localize("UTC")
+    frame = pd.DataFrame({"t": zoned, "x": numbers})
+    vae = VAE(max_iter=2, random_state=0).fit(frame)
+    there = frame.assign(t=zoned.dt.tz_convert("Asia/Tokyo"))
+    np.testing.assert_array_equal(vae.transform(there), vae.transform(frame))
+    with pytest.raises(ValueError, match="held dates with a time zone in training"):
+        vae.transform(frame.assign(t=moments))
+
+
+def test_a_column_of_dates_may_be_missing_altogether(model):
+    vae, frame = model
+    some = frame[:20].assign(t=None)
+    filled = vae.impute(some, random_state=0)
+    assert filled["t"].dtype == frame["t"].dtype
+    assert filled["t"].between(frame["t"].min(), frame["t"].max()).all()
+
+
+def test_a_polars_column_may_be_missing_altogether(model):
+    pl = pytest.importorskip("polars")
+    frame = pl.from_pandas(model[1])
+    vae = VAE(max_iter=2, random_state=0).fit(frame)
+    some = frame.head(20).with_columns(t=pl.lit(None), x=pl.lit(None))
+    assert vae.impute(some, random_state=0).schema == frame.schema
