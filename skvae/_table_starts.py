@@ -149,16 +149,13 @@ def start_at_regressions(
 
 
 def _numbers(codec: Any, likelihood: Any) -> list[int]:
-    """Return the columns that are numbers with free heads of their own."""
-    heads = likelihood.heads
-    normal = set() if heads is None else {place.start for place in heads.places}
+    """Return the columns that are numbers with heads of their own."""
     return [
         j
         for j, column in enumerate(codec.columns)
         if column.kind != "category"
         and column.size >= _MIN_CODES
         and j not in likelihood.followers
-        and int(codec.offsets[j]) not in normal
     ]
 
 

@@ -56,17 +56,17 @@ def test_logits_of_a_normal_are_left_alone():
     np.testing.assert_allclose(found, wanted, atol=1e-9)
 
 
-def test_normal_columns_lose_little_by_a_normal_head(frame):
+def test_normal_columns_gain_by_a_normal_head(frame):
     free = VAE(2, max_iter=40, random_state=0).fit(frame[:1200])
     heads = {"height": "gaussian", "weight": "gaussian"}
     model = VAE(2, likelihood=heads, max_iter=40, random_state=0).fit(frame[:1200])
     assert model.likelihood_ == "table"
-    assert model.score(frame[1200:]) > free.score(frame[1200:]) - 0.1
+    assert model.score(frame[1200:]) > free.score(frame[1200:])
     drawn = model.sample(1000, random_state=0)
     assert list(drawn.columns) == list(frame.columns)
     assert drawn.dtypes.equals(frame.dtypes)
     real, ours = (f[["height", "weight"]].corr().iloc[0, 1] for f in (frame, drawn))
-    assert abs(real - ours) < 0.1
+    assert abs(real - ours) < 0.03
 
 
 def test_the_density_of_a_row_is_normal_in_its_column(frame):
