@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from skvae._random import draw_torch_generator, stratified
-from skvae._table import Container, fill_cells, missing_cells
+from skvae._table import Container, Known, codes_given, fill_cells, missing_cells
 
 _DRAWS = 1000
 _DRAWS_TABLE = 100
@@ -96,21 +96,21 @@ def _guesses(estimator: Any, X: Any, generator: torch.Generator, *, draw: bool) 
     rows: Any = None
     n_draws = _DRAWS
     if columns.kind == "table":
-        rows = columns.coded(X, estimator._dtype, unknown_missing=True)
+        started = columns.codec.with_starts(X)
+        rows = columns.coded(started, estimator._dtype, unknown_missing=True)
         n_draws = _DRAWS_TABLE
     dataset = estimator._dataset(X, rows)
     # Draws all rows share: what is filled does not depend on the other rows.
     noise = _standard_normal(module, n_draws, generator)
     read = _read
-    known: dict[int, np.ndarray] = {}
     if columns.kind == "table":
         even = stratified(n_draws, len(columns.codec.sizes), generator)
-        known = columns.codec.known_ranks(X, rows["x"])
+        known = columns.codec.known(X, rows["x"])
     parts = []
     with estimator._inference():
         for place, batch in estimator._chunks(dataset, repeats=n_draws):
             if columns.kind == "table":
-                told = {j: ranks[place] for j, ranks in known.items()}
+                told = known.rows(place)
                 read = partial(_read_table, ranks=even.unsqueeze(1), known=told)
             batch = {**batch, **_told(estimator, batch)}
             z, log_ratio = module.proposals(noise, **batch)
@@ -123,19 +123,18 @@ def _decoded(estimator: Any, X: Any, generator: torch.Generator, *, draw: bool) 
     """Return what a deterministic model decodes from the codes of rows of a table."""
     columns, module = estimator._columns, estimator._module
     # It met missing cells as a value of their columns, and encodes them as such.
-    rows = columns.coded(X, estimator._dtype)
+    rows = columns.coded(columns.codec.with_starts(X), estimator._dtype)
     dataset = estimator._dataset(X, rows)
     codes = np.where(rows["x"] == columns.codec.missing_code, -1, rows["x"])
-    known = columns.codec.known_ranks(X, codes)
+    known = columns.codec.known(X, codes)
     parts = []
     with estimator._inference():
         for place, batch in estimator._chunks(dataset):
             raw = module(**batch).raw.unsqueeze(0)
             to_fill = {"x": torch.as_tensor(codes[place], device=raw.device)}
             middle = raw.new_full((1, 1, codes.shape[1]), 0.5, dtype=torch.float64)
-            told = {j: ranks[place] for j, ranks in known.items()}
             alike = raw.new_zeros(raw.shape[:2])
-            read = partial(_read_table, ranks=middle, known=told)
+            read = partial(_read_table, ranks=middle, known=known.rows(place))
             parts.append(read(estimator, to_fill, raw, alike, generator, draw=draw))
     return columns.joined(parts)
 
@@ -174,7 +173,7 @@ def _read_table(
     *,
     draw: bool,
     ranks: Tensor,
-    known: dict[int, np.ndarray],
+    known: Known,
 ) -> Any:
     """Return expected or drawn rows of a table."""
     columns, likelihood = estimator._columns, estimator._module.likelihood
@@ -284,12 +283,14 @@ def drawn_given(
     codec = estimator._columns.codec
     codes, fixed = [], []
     for i, row in enumerate(_conditions(given)):
-        known = dict(codec.codes_of(name, value) for name, value in row.items())
-        codes.append(_drawn_given_one(estimator, n, known, generator))
+        known = codes_given(codec, row)
+        asked = {codec.names.index(name): value for name, value in row.items()}
+        # What is known is not missing, even if its code is still open.
+        missing = [j for j in asked if j not in known and codec.missing_code[j] >= 0]
+        ruled_out = [int(codec.offsets[j] + codec.missing_code[j]) for j in missing]
+        codes.append(_drawn_given_one(estimator, n, known, ruled_out, generator))
         block = slice(i * n, (i + 1) * n)
-        fixed += [
-            (block, j, value) for j, value in zip(known, row.values(), strict=True)
-        ]
+        fixed += [(block, j, value) for j, value in asked.items()]
     return np.concatenate(codes), fixed
 
 
@@ -315,7 +316,11 @@ def _conditions(given: Any) -> Iterator[dict[str, Any]]:
 
 
 def _drawn_given_one(
-    estimator: Any, n: int, known: dict[int, np.ndarray], generator: torch.Generator
+    estimator: Any,
+    n: int,
+    known: dict[int, np.ndarray],
+    ruled_out: list[int],
+    generator: torch.Generator,
 ) -> np.ndarray:
     module, codec = estimator._module, estimator._columns.codec
     prior = module.prior_distribution()
@@ -324,7 +329,7 @@ def _drawn_given_one(
     for j, admitted in known.items():
         x[0, j] = int(admitted[0])
     proposals = _proposals(module, prior, x, generator)
-    codes, fit = _completed(module, x, proposals, generator)
+    codes, fit = _completed(module, x, proposals, ruled_out, generator)
     log_weights = prior.log_prob(proposals) + fit
     log_weights = log_weights - _proposal_density(module, prior, x, proposals)
     share = torch.softmax(log_weights, dim=0)
@@ -341,7 +346,7 @@ def _drawn_given_one(
     chosen, codes, fit = proposals[which], codes[which], fit[which]
     # Rows chosen twice part again: moves that leave the distribution as it is.
     for _ in range(_MOVES):
-        others, their_fit = _completed(module, x, chosen, generator)
+        others, their_fit = _completed(module, x, chosen, ruled_out, generator)
         chance = torch.rand(n, generator=generator, device=device)
         moves = chance.log() < their_fit - fit
         codes = torch.where(moves.unsqueeze(1), others, codes)
@@ -350,19 +355,24 @@ def _drawn_given_one(
 
 
 def _completed(
-    module: Any, x: Tensor, z: Tensor, generator: torch.Generator
+    module: Any,
+    x: Tensor,
+    z: Tensor,
+    ruled_out: list[int],
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Return rows drawn given z with the known cells of x, and the nats of those."""
     step = max(1, (1 << 22) // module.likelihood.n_outputs)
     like = torch.empty(len(z), x.shape[1], dtype=torch.float64, device=z.device)
-    ranks = like.uniform_(generator=generator)
-    parts = [
-        module.likelihood.complete(x.expand(len(part), -1), module.decode(part), rank)[
-            :2
-        ]
-        for part, rank in zip(z.split(step), ranks.split(step), strict=True)
-    ]
-    codes, fits = zip(*parts, strict=True)
+    codes, fits = [], []
+    for part, rank in zip(
+        z.split(step), like.uniform_(generator=generator).split(step), strict=True
+    ):
+        raw = module.decode(part)
+        raw[..., ruled_out] = _RULED_OUT
+        found = module.likelihood.complete(x.expand(len(part), -1), raw, rank)
+        codes.append(found[0])
+        fits.append(found[1])
     return torch.cat(codes), torch.cat(fits)
 
 

@@ -289,7 +289,7 @@ def test_a_number_on_request_sets_those_that_go_with_it(frame, name):
 def test_ranks_are_those_that_values_are_drawn_at(frame):
     codec = TableCodec().fit(frame)
     codes = codec.encode(frame)
-    ranks = codec.known_ranks(frame, codes)
+    ranks = codec.known(frame, codes).ranks
     assert sorted(codec.names[j] for j in ranks) == ["log_wage", "minus_wage", "wage"]
     for j, rank in ranks.items():
         back = codec.columns[j].draw(codes[:, j], rank)

@@ -132,9 +132,10 @@ def test_zoned_dates_want_a_zone_of_any_name(moments, numbers):
         vae.transform(frame.assign(t=moments))
 
 
-def test_a_column_of_dates_may_be_missing_altogether(model):
+@pytest.mark.parametrize("gap", [None, np.nan, pd.NaT])
+def test_a_column_of_dates_may_be_missing_altogether(gap, model):
     vae, frame = model
-    some = frame[:20].assign(t=None)
+    some = frame[:20].assign(t=gap)
     filled = vae.impute(some, random_state=0)
     assert filled["t"].dtype == frame["t"].dtype
     assert filled["t"].between(frame["t"].min(), frame["t"].max()).all()

@@ -10,11 +10,15 @@ from skvae._table._frames import (
     has_missing,
     missing_cells,
 )
+from skvae._table._given import codes_given
+from skvae._table._known import Known
 from skvae._table._mixture import fit_mixture, mixture_log_prob, one_hot
 
 __all__ = [
     "Container",
+    "Known",
     "TableCodec",
+    "codes_given",
     "concat_rows",
     "fill_cells",
     "fit_mixture",

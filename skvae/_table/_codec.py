@@ -11,8 +11,11 @@ import pandas as pd
 
 from skvae._table._categorical import CategoryColumn
 from skvae._table._datetime import TimeColumn
-from skvae._table._dependence import Derived, direction_of, find_derived
+from skvae._table._dependence import Derived, direction_of, find_derived, told_ranks
 from skvae._table._frames import from_pandas, library_of, pandas_type, to_pandas
+from skvae._table._gaps import Gap, close_gaps, find_gaps, missing_starts, plain
+from skvae._table._given import known_of_fixed
+from skvae._table._known import Known
 from skvae._table._numeric import NumericColumn
 
 Column = NumericColumn | CategoryColumn | TimeColumn
@@ -44,6 +47,8 @@ class TableCodec:
         One object a column.
     derived : list of Derived
         Columns that another one determines.
+    gaps : list of Gap
+        Columns coded as their difference from another one.
     sizes : ndarray of shape (n_columns,)
         Codes of each column.
     """
@@ -59,6 +64,7 @@ class TableCodec:
         self.max_levels = max_levels
         self.columns: list[Column] = []
         self.derived: list[Derived] = []
+        self.gaps: list[Gap] = []
         self.library: str | None = None
         self.names: list[str] = []
         self.dtypes: list[str] = []
@@ -99,6 +105,13 @@ class TableCodec:
             self._fit_column(frame[name], name, name in declared)
             for name in frame.columns
         ]
+        self.gaps = []
+        cells = [self.cells(frame, j) for j in range(len(self.columns))]
+        self.gaps = find_gaps(self.columns, cells)
+        for gap in self.gaps:
+            j = gap.child
+            difference = pd.Series(self.cells(frame, j))
+            self.columns[j] = self._fit_column(difference, self.names[j], False)
         self.derived = self._find_derived(frame)
         return self
 
@@ -249,10 +262,33 @@ class TableCodec:
         frame = self._checked(X)
         codes = np.empty(frame.shape, dtype=np.int32)
         for j, column in enumerate(self.columns):
-            codes[:, j] = column.encode(self._cells(frame, j))
+            codes[:, j] = column.encode(self.cells(frame, j))
             if unknown_missing and column.missing_code >= 0:
                 codes[codes[:, j] == column.missing_code, j] = -1
         return codes
+
+    def with_starts(self, X: Any) -> Any:
+        """Return rows in which the end of a gap tells where it usually starts.
+
+        Parameters
+        ----------
+        X : {DataFrame, ndarray} of shape (n_samples, n_columns)
+            Rows.
+
+        Returns
+        -------
+        rows : {DataFrame, ndarray} of shape (n_samples, n_columns)
+            Rows; a start that is missing is known, and its end is not.
+        """
+        if not self.gaps:
+            return X
+        frame = self._checked(X).reset_index(drop=True)
+        cells = self.cells_beside_gaps(frame)
+        if missing_starts(self.gaps, cells, self.column_as_it_came):
+            frame = frame.copy()
+            for j, column in cells.items():
+                frame.isetitem(j, column)
+        return frame
 
     def encode_values(self, X: Any, codes: np.ndarray) -> np.ndarray:
         """Return the normal score of every cell, 0 for categories and missing cells.
@@ -276,7 +312,7 @@ class TableCodec:
         return scores
 
     def _scores(self, frame: pd.DataFrame, codes: np.ndarray, j: int) -> np.ndarray:
-        return self.columns[j].scores(self._cells(frame, j), codes[:, j])
+        return self.columns[j].scores(self.cells(frame, j), codes[:, j])
 
     def _checked(self, X: Any) -> pd.DataFrame:
         frame = self._frame(X)
@@ -287,8 +323,25 @@ class TableCodec:
             )
         return frame
 
-    def _cells(self, frame: pd.DataFrame, j: int) -> Any:
-        series, column = frame.iloc[:, j].reset_index(drop=True), self.columns[j]
+    def cells(self, frame: pd.DataFrame, j: int) -> Any:
+        """Return the cells that column j codes."""
+        gap = next((gap for gap in self.gaps if gap.child == j), None)
+        if gap is None:
+            return self._own_cells(frame, j)
+        ends, starts = (self._own_cells(frame, i) for i in (j, gap.parent))
+        decimals = getattr(self.column_as_it_came(gap.parent), "decimals", None)
+        difference = gap.difference(ends, starts, decimals)
+        return difference if gap.column.kind == "time" else difference.to_numpy()
+
+    def column_as_it_came(self, j: int) -> Column:
+        """Return a column, that of its own values where it codes differences."""
+        return next(
+            (gap.column for gap in self.gaps if gap.child == j), self.columns[j]
+        )
+
+    def _own_cells(self, frame: pd.DataFrame, j: int) -> Any:
+        series = frame.iloc[:, j].reset_index(drop=True)
+        column = self.column_as_it_came(j)
         if column.kind == "numeric":
             numeric = pd.api.types.is_numeric_dtype(series.dtype)
             if not numeric and series.notna().any():
@@ -304,7 +357,7 @@ class TableCodec:
         codes: np.ndarray,
         rng: np.random.Generator,
         fixed: Iterable[tuple[slice, int, Any]] = (),
-        known: dict[int, np.ndarray] | None = None,
+        known: Known | None = None,
     ) -> Any:
         """Return rows of the form that came in; values within a code are drawn.
 
@@ -316,8 +369,8 @@ class TableCodec:
             Draws ranks within bins, and rare levels.
         fixed : iterable of (slice, int, object), default=()
             Rows and column of cells whose value is known, not only its code.
-        known : dict of int to ndarray of shape (n_samples,) or None, default=None
-            Ranks within their codes of linked columns, as `known_ranks` returns.
+        known : Known or None, default=None
+            What `known` tells of the cells.
 
         Returns
         -------
@@ -325,20 +378,20 @@ class TableCodec:
             Same columns, order, types, levels, decimals and ranges.
         """
         fixed = list(fixed)
-        if known is None:
-            known = self._fixed_ranks(codes, fixed)
-        values = self._drawn(codes, rng, known)
+        known = known or known_of_fixed(self, codes, fixed)
+        values = self._drawn(codes, rng, known.ranks)
+        close_gaps(self.gaps, values, self.column_as_it_came, known.cells)
         for rows, j, value in fixed:
             cells: Any = values[j]
             cells = cells.iloc if isinstance(cells, pd.Series) else cells
-            cells[rows] = self.columns[j].exact(value)
+            cells[rows] = self.column_as_it_came(j).exact(value)
         return self._rows(values)
 
     def _drawn(
         self, codes: np.ndarray, rng: np.random.Generator, known: dict[int, np.ndarray]
     ) -> list[Any]:
         """Draw the values of every column, those that go together at one rank."""
-        told = self._told_ranks(known)
+        told = told_ranks(self._linked, known)
         values: dict[int, Any] = {}
         ranks: dict[int, np.ndarray] = {}
         for j, column in enumerate(self.columns):
@@ -355,17 +408,18 @@ class TableCodec:
             values[j] = number.draw(codes[:, j], rank)
         return [values[j] for j in range(len(self.columns))]
 
-    # -- columns whose values within a code go together --------------------------------
+    # -- cells known beyond their codes ------------------------------------------------
     @property
     def _linked(self) -> list[Derived]:
         return [entry for entry in self.derived if entry.direction]
 
-    @property
-    def _linked_columns(self) -> list[int]:
-        return sorted({j for e in self._linked for j in (e.parent, e.child)})
+    def cells_beside_gaps(self, frame: pd.DataFrame) -> dict[int, pd.Series]:
+        """Return the cells, as they came, of columns with a gap between them."""
+        beside = sorted({j for gap in self.gaps for j in (gap.parent, gap.child)})
+        return {j: plain(self._own_cells(frame, j)) for j in beside}
 
-    def known_ranks(self, X: Any, codes: np.ndarray) -> dict[int, np.ndarray]:
-        """Return the ranks within their codes of the cells of linked columns.
+    def known(self, X: Any, codes: np.ndarray) -> Known:
+        """Return what rows tell beyond the codes of their cells.
 
         Parameters
         ----------
@@ -376,49 +430,20 @@ class TableCodec:
 
         Returns
         -------
-        ranks : dict of int to ndarray of shape (n_samples,)
-            By column; NaN where a cell is missing.
+        known : Known
+            Ranks of linked columns, and the cells beside gaps.
         """
-        if not self._linked:
-            return {}
+        if not self._linked and not self.gaps:
+            return Known()
         frame = self._checked(X)
         ranks = {}
-        for j in self._linked_columns:
+        for j in sorted({j for e in self._linked for j in (e.parent, e.child)}):
             column: Any = self.columns[j]
-            ranks[j] = column.ranks(self._cells(frame, j), codes[:, j])
-        return ranks
-
-    def _fixed_ranks(
-        self, codes: np.ndarray, fixed: list[tuple[slice, int, Any]]
-    ) -> dict[int, np.ndarray]:
-        """Return the ranks of cells whose value is known; see `known_ranks`."""
-        ranks: dict[int, np.ndarray] = {}
-        for rows, j, value in fixed:
-            if j in self._linked_columns:
-                column: Any = self.columns[j]
-                exact = column.exact(value)
-                cell = (
-                    pd.Series([exact]) if column.kind == "time" else np.array([exact])
-                )
-                found = column.ranks(cell, codes[rows, j][:1])
-                ranks.setdefault(j, np.full(len(codes), np.nan))[rows] = found[0]
-        return ranks
-
-    def _told_ranks(self, known: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
-        """Return the ranks of linked columns, as far as one of a family tells them."""
-        told = dict(known)
-        for entry in self._linked:
-            if entry.child in known:
-                own = entry.turned(known[entry.child])
-                parent = told.get(entry.parent, own)
-                told[entry.parent] = np.where(np.isnan(parent), own, parent)
-        for entry in self._linked:
-            if entry.parent in told:
-                told[entry.child] = entry.turned(told[entry.parent])
-        return told
+            ranks[j] = column.ranks(self.cells(frame, j), codes[:, j])
+        return Known(ranks, self.cells_beside_gaps(frame))
 
     def decode_point(
-        self, probabilities: np.ndarray, known: dict[int, np.ndarray] | None = None
+        self, probabilities: np.ndarray, known: Known | None = None
     ) -> Any:
         """Return the mode of categories and the median of numbers.
 
@@ -426,26 +451,25 @@ class TableCodec:
         ----------
         probabilities : ndarray of shape (n_samples, sum(sizes))
             Probabilities of the codes of each column.
-        known : dict of int to ndarray of shape (n_samples,) or None, default=None
-            Ranks within their codes of linked columns, as `known_ranks` returns.
+        known : Known or None, default=None
+            What `known` tells of the cells.
 
         Returns
         -------
         rows : {DataFrame, ndarray} of shape (n_samples, n_columns)
             Rows of the form that came in.
         """
+        known = known or Known()
         parts = np.split(probabilities, self.offsets[1:], axis=1)
-        told = self._told_ranks(known or {})
-        return self._rows(
-            [
-                column.point(part)
-                if isinstance(column, CategoryColumn)
-                else column.point(part, told.get(j))
-                for j, (column, part) in enumerate(
-                    zip(self.columns, parts, strict=True)
-                )
-            ]
-        )
+        told = told_ranks(self._linked, known.ranks)
+        values = [
+            column.point(part)
+            if isinstance(column, CategoryColumn)
+            else column.point(part, told.get(j))
+            for j, (column, part) in enumerate(zip(self.columns, parts, strict=True))
+        ]
+        close_gaps(self.gaps, values, self.column_as_it_came, known.cells)
+        return self._rows(values)
 
     def _rows(self, values: list[Any]) -> Any:
         if self.library is None:
@@ -478,43 +502,13 @@ class TableCodec:
             return series.astype("Float64").astype(dtype)
         return series.astype(pandas_type(dtype))
 
-    # -- conditions --------------------------------------------------------------------
-    def codes_of(self, name: str, value: Any) -> tuple[int, np.ndarray]:
-        """Return the column and the codes that a condition admits.
-
-        Parameters
-        ----------
-        name : str
-            Column.
-        value : object
-            Level or number.
-
-        Returns
-        -------
-        column : int
-            Index of the column.
-        codes : ndarray
-            Admissible codes.
-
-        Raises
-        ------
-        ValueError
-            If the column or the level is unknown.
-        """
-        if name not in self.names:
-            raise ValueError(
-                f"given names the unknown column {name!r}. Known columns are "
-                f"{self.names}."
-            )
-        j = self.names.index(name)
-        return j, self.columns[j].codes_of(value)
-
     # -- state -------------------------------------------------------------------------
     def get_state(self) -> dict[str, Any]:
         """Return the learned state as plain values."""
         return {
             "columns": [c.get_state() for c in self.columns],
             "derived": [entry.to_dict() for entry in self.derived],
+            "gaps": [gap.get_state() for gap in self.gaps],
             "library": self.library,
             "names": self.names,
             "dtypes": self.dtypes,
@@ -527,6 +521,15 @@ class TableCodec:
         codec = cls()
         codec.columns = [_KINDS[c["kind"]].from_state(c) for c in state["columns"]]
         codec.derived = [Derived(**entry) for entry in state["derived"]]
+        codec.gaps = [
+            Gap(
+                **{
+                    **gap,
+                    "column": _KINDS[gap["column"]["kind"]].from_state(gap["column"]),
+                }
+            )
+            for gap in state["gaps"]
+        ]
         for name in ("library", "names", "dtypes", "categories"):
             setattr(codec, name, state[name])
         return codec

@@ -68,7 +68,7 @@ class TimeColumn:
             None if zone is None else str(zone),
             is_duration,
         )
-        column.numeric = NumericColumn.fit(column._steps(series), name, max_bins)
+        column.numeric = NumericColumn.fit(column.steps(series), name, max_bins)
         return column
 
     def checked(self, series: pd.Series) -> pd.Series:
@@ -80,7 +80,8 @@ class TimeColumn:
             If they are not what the column held in training.
         """
         if not series.notna().any():
-            return pd.Series(np.full(len(series), "NaT", f"M8[{self.unit}]"))
+            kind = "m8" if self.is_duration else "M8"
+            return pd.Series(np.full(len(series), "NaT", f"{kind}[{self.unit}]"))
         series = _from_arrow(series)
         is_kin = series.dtype.kind == ("m" if self.is_duration else "M")
         aware = getattr(series.dtype, "tz", None) is not None
@@ -94,7 +95,8 @@ class TimeColumn:
             )
         return series.dt.as_unit(self.unit)
 
-    def _steps(self, series: pd.Series) -> np.ndarray:
+    def steps(self, series: pd.Series) -> np.ndarray:
+        """Return the steps from the first date of training, NaN where missing."""
         stamps = _stamps(series)
         steps = (stamps - self.origin) / self.step
         steps[stamps == _MISSING] = np.nan
@@ -107,25 +109,26 @@ class TimeColumn:
 
     def encode(self, series: pd.Series) -> np.ndarray:
         """Return the code of each cell."""
-        return self.numeric.encode(self._steps(series))
+        return self.numeric.encode(self.steps(series))
 
     def scores(self, series: pd.Series, codes: np.ndarray) -> np.ndarray:
         """Return the normal score of each cell."""
-        return self.numeric.scores(self._steps(series), codes)
+        return self.numeric.scores(self.steps(series), codes)
 
     def draw(self, codes: np.ndarray, rank: np.ndarray) -> Any:
         """Return a date for each code, at a uniform rank among those of training."""
-        return self._dates(self.numeric.draw(codes, rank))
+        return self.dates(self.numeric.draw(codes, rank))
 
     def ranks(self, series: pd.Series, codes: np.ndarray) -> np.ndarray:
         """Return the rank at which `draw` gives a date, NaN where it is missing."""
-        return self.numeric.ranks(self._steps(series), codes)
+        return self.numeric.ranks(self.steps(series), codes)
 
     def point(self, probabilities: np.ndarray, known: np.ndarray | None = None) -> Any:
         """Return the median date of each row; see `NumericColumn.point`."""
-        return self._dates(self.numeric.point(probabilities, known))
+        return self.dates(self.numeric.point(probabilities, known))
 
-    def _dates(self, steps: np.ndarray) -> Any:
+    def dates(self, steps: np.ndarray) -> Any:
+        """Return the dates that are so many steps from the first, NaT for NaN."""
         missing = np.isnan(steps)
         whole = np.where(missing, 0, np.round(steps)).astype(np.int64)
         stamps = whole * self.step + self.origin
@@ -139,11 +142,11 @@ class TimeColumn:
 
     def codes_of(self, value: Any) -> np.ndarray:
         """Return the code a condition on this column admits."""
-        steps = self._steps(pd.Series([self.exact(value)]).dt.as_unit(self.unit))
+        steps = self.steps(pd.Series([self.exact(value)]).dt.as_unit(self.unit))
         numeric = self.numeric
         low, high = numeric.extent
         if not np.isnan(steps[0]) and not low <= steps[0] <= high:
-            first, last = self._dates(np.array([low, high]))
+            first, last = self.dates(np.array([low, high]))
             raise ValueError(
                 f"Column {numeric.name!r} lies in [{first}, {last}] in training; got "
                 f"the condition {value!r}."
@@ -160,7 +163,14 @@ class TimeColumn:
                 f"Column {self.numeric.name!r} holds dates; got the condition "
                 f"{value!r}."
             ) from error
-        if self.zone is not None and not pd.isna(moment) and moment.tzinfo is None:
+        if self.is_duration or pd.isna(moment):
+            return moment
+        if self.zone is None and moment.tzinfo is not None:
+            raise ValueError(
+                f"Column {self.name!r} holds dates without a time zone; got the "
+                f"condition {value!r}."
+            )
+        if self.zone is not None and moment.tzinfo is None:
             moment = moment.tz_localize(self.zone)
         return moment
 

@@ -130,3 +130,32 @@ def direction_of(codes: np.ndarray, parent: np.ndarray, child: np.ndarray) -> in
         if (sign * np.diff(child[order])[same] >= 0).all():
             return sign
     return 0
+
+
+def told_ranks(
+    linked: list[Derived], known: dict[int, np.ndarray]
+) -> dict[int, np.ndarray]:
+    """Return the ranks of linked columns, as far as one of a family tells them.
+
+    Parameters
+    ----------
+    linked : list of Derived
+        Columns whose values within a bin go together.
+    known : dict of int to ndarray of shape (n_rows,)
+        Known ranks by column, and NaN.
+
+    Returns
+    -------
+    told : dict of int to ndarray of shape (n_rows,)
+        Ranks by column, and NaN.
+    """
+    told = dict(known)
+    for entry in linked:
+        if entry.child in known:
+            own = entry.turned(known[entry.child])
+            parent = told.get(entry.parent, own)
+            told[entry.parent] = np.where(np.isnan(parent), own, parent)
+    for entry in linked:
+        if entry.parent in told:
+            told[entry.child] = entry.turned(told[entry.parent])
+    return told

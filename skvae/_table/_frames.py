@@ -184,11 +184,12 @@ def fill_cells(X: Any, filled: Any, cells: np.ndarray) -> Any:
     columns, types = {}, dict(zip(X.columns, X.dtypes, strict=True))
     for j, name in enumerate(ours.columns):
         column, more = (frame[name].reset_index(drop=True) for frame in (ours, other))
-        if cells[:, j].all():
-            # A column of nothing but gaps has no type of its own.
-            column, types[name] = more, filled[name].dtype
-        elif cells[:, j].any():
+        if cells[:, j].any():
             column = column.mask(cells[:, j], more)
+        # A column of nothing but gaps may have no type of its own.
+        untyped = column.dtype == object or str(types[name]) == "Null"
+        if cells[:, j].all() and untyped:
+            column, types[name] = more, filled[name].dtype
         columns[name] = column
     frame = pd.DataFrame(columns)
     if library == "pandas":

@@ -1,0 +1,272 @@
+"""Columns that stay close to another one: an end soon after a start.
+
+Bins are too coarse for what two such columns share. The later one is coded as its
+difference from the earlier one, and comes back as their sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from skvae._table._datetime import TimeColumn
+from skvae._table._numeric import NumericColumn
+
+# Rows and bins from which on a difference is judged; the share of them in bins.
+_MIN_ROWS, _MIN_BINS, _MIN_SHARE = 50, 4, 0.5
+# Spread of the difference, 10 to 90 %, at most: in bins of the later column, and for
+# moments on one side of the earlier ones, as a share of the spread of those.
+_MAX_BINS, _MAX_SHARE = 0.6, 0.25
+
+
+@dataclass
+class Gap:
+    """A column coded as its difference from another one.
+
+    Parameters
+    ----------
+    child, parent : int
+        The column, and the one before it that it is counted from.
+    column : NumericColumn or TimeColumn
+        The column as it came.
+    usual : float
+        Median of the difference; in steps of the column if it holds moments.
+    """
+
+    child: int
+    parent: int
+    column: Any
+    usual: float
+
+    def difference(self, child: Any, parent: Any, decimals: int | None) -> pd.Series:
+        """Return the later cells less the earlier ones, which have `decimals`."""
+        difference = plain(child) - plain(parent)
+        if isinstance(self.column, TimeColumn):
+            return difference
+        own = self.column.decimals
+        both = None if own is None or decimals is None else max(own, decimals)
+        return difference if both is None else difference.round(both)
+
+    def end(self, parent: Any, difference: Any) -> Any:
+        """Return the later cells, within the range of training.
+
+        That of the starts may reach further: an end stays on its side of the start.
+        """
+        start = plain(parent)
+        values = _numbers(self.column, start + pd.Series(difference))
+        first = _numbers(self.column, start)
+        inside = np.clip(values, *_extent(self.column))
+        turned = np.where(
+            values >= first, np.maximum(inside, first), np.minimum(inside, first)
+        )
+        return _in_form(turned, self.column)
+
+    def start(self, child: Any, difference: Any, like: Any) -> Any:
+        """Return the earlier cells, within the range of their column `like`."""
+        values = _numbers(like, plain(child) - pd.Series(difference))
+        return _in_form(np.clip(values, *_extent(like)), like)
+
+    def usual_start(self, child: Any, like: Any) -> Any:
+        """Return earlier cells that the later ones leave likely."""
+        if isinstance(self.column, NumericColumn):
+            return self.start(child, np.full(len(child), self.usual), like)
+        stamps = np.int64(round(self.usual)) * self.column.step
+        usual = np.full(len(child), stamps).view(f"m8[{self.column.unit}]")
+        return self.start(child, usual, like)
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the gap as plain values."""
+        state = {"child": self.child, "parent": self.parent, "usual": self.usual}
+        return state | {"column": self.column.get_state()}
+
+
+def find_gaps(columns: list[Any], cells: list[Any]) -> list[Gap]:
+    """Find the columns that stay close to one before them.
+
+    Parameters
+    ----------
+    columns : list
+        The fitted columns.
+    cells : list of array-like
+        Their training cells.
+
+    Returns
+    -------
+    gaps : list of Gap
+        In the order of the columns; a parent may itself be the child of another.
+    """
+    gaps = []
+    for j, child in enumerate(columns):
+        found = []
+        for i in range(j):
+            if _alike(columns[i], child):
+                closeness = _closeness(child, cells[i], cells[j])
+                found += [] if closeness is None else [(*closeness, i)]
+        if found:
+            _, usual, parent = min(found)
+            gaps.append(Gap(j, parent, child, usual))
+    return gaps
+
+
+def missing_starts(
+    gaps: list[Gap], cells: dict[int, pd.Series], column_of: Callable[[int], Any]
+) -> bool:
+    """Replace ends by the starts they leave likely, where those are missing.
+
+    Parameters
+    ----------
+    gaps : list of Gap
+        Gaps between columns.
+    cells : dict of int to Series
+        Cells of their columns, changed in place.
+    column_of : callable
+        Returns a column as it came, by its position.
+
+    Returns
+    -------
+    changed : bool
+        Whether there was one.
+    """
+    changed = False
+    for gap in reversed(gaps):
+        alone = _told_by_end(gap, gaps, cells)
+        if alone.any():
+            end, start = cells[gap.child], cells[gap.parent]
+            usual = pd.Series(gap.usual_start(end, column_of(gap.parent)))
+            cells[gap.parent] = plain(start).where(~alone, plain(usual))
+            cells[gap.child] = end.where(~alone)
+            changed = True
+    return changed
+
+
+def close_gaps(
+    gaps: list[Gap],
+    values: list[Any],
+    column_of: Callable[[int], Any],
+    told: dict[int, pd.Series],
+) -> None:
+    """Replace drawn differences by the ends they lead to.
+
+    Parameters
+    ----------
+    gaps : list of Gap
+        Gaps between columns.
+    values : list of array-like
+        Drawn values of all columns, changed in place.
+    column_of : callable
+        Returns a column as it came, by its position.
+    told : dict of int to Series
+        Cells of their columns that are known.
+    """
+    told = dict(told)
+    for gap in reversed(gaps if told else []):
+        alone = _told_by_end(gap, gaps, told)
+        if alone.any():
+            start = gap.start(told[gap.child], values[gap.child], column_of(gap.parent))
+            known = plain(told[gap.parent])
+            told[gap.parent] = known.where(~alone, plain(pd.Series(start)))
+    children = {gap.child for gap in gaps}
+    for gap in gaps:
+        if gap.parent not in children and gap.parent in told:
+            values[gap.parent] = _told_first(told, values, gap.parent, column_of)
+        values[gap.child] = gap.end(values[gap.parent], values[gap.child])
+        if gap.child in told:
+            values[gap.child] = _told_first(told, values, gap.child, column_of)
+
+
+def _told_first(
+    told: dict[int, pd.Series],
+    values: list[Any],
+    j: int,
+    column_of: Callable[[int], Any],
+) -> Any:
+    known = plain(told[j])
+    cells = known.where(known.notna(), plain(values[j]))
+    return _in_form(_numbers(column_of(j), cells), column_of(j))
+
+
+def _told_by_end(gap: Gap, gaps: list[Gap], cells: dict[int, pd.Series]) -> pd.Series:
+    """Tell in which rows nothing but the end says where a gap starts."""
+    alone = cells[gap.parent].isna() & cells[gap.child].notna()
+    for before in gaps:
+        if before.child == gap.parent:
+            alone &= cells[before.parent].isna()
+    return alone
+
+
+def _alike(parent: Any, child: Any) -> bool:
+    """Tell whether two columns have a difference, and bins to lose it in."""
+    kinds = {type(parent), type(child)}
+    if kinds == {TimeColumn}:
+        of_parent, of_child = (
+            (c.unit, c.is_duration, c.zone is None) for c in (parent, child)
+        )
+        return of_parent == of_child and _has_bins(parent, child)
+    return kinds == {NumericColumn} and _has_bins(parent, child)
+
+
+def _has_bins(*columns: Any) -> bool:
+    return min(len(column.bins) for column in columns) >= _MIN_BINS
+
+
+def _closeness(child: Any, before: Any, after: Any) -> tuple[float, float] | None:
+    """Return spread and median of a difference, None unless it is a small one."""
+    start, end = (_numbers(child, cells) for cells in (before, after))
+    known = ~np.isnan(end)
+    # An end beside a start that is missing could not be coded.
+    if np.isnan(start[known]).any():
+        return None
+    start, end = start[known], end[known]
+    number = child.numeric if isinstance(child, TimeColumn) else child
+    codes = number.encode(end)
+    width = number.high[codes] - number.low[codes]
+    binned = width > 0
+    if binned.sum() < max(_MIN_ROWS, _MIN_SHARE * len(end)):
+        return None
+    difference = end - start
+    low, high = difference.min(), difference.max()
+    spread = _spread(difference[binned])
+    limit = _MAX_BINS * float(np.median(width[binned]))
+    if isinstance(child, TimeColumn) and (low >= 0 or high <= 0):
+        limit = max(limit, _MAX_SHARE * _spread(start))
+    # Columns that differ by a constant determine each other.
+    if low == high or spread > limit:
+        return None
+    return spread, float(np.median(difference))
+
+
+def _spread(values: np.ndarray) -> float:
+    low, high = np.quantile(values, [0.1, 0.9])
+    return float(high - low)
+
+
+def _numbers(column: Any, cells: Any) -> np.ndarray:
+    """Return cells as numbers, moments in the steps of a column of moments."""
+    if isinstance(column, TimeColumn):
+        return column.steps(cells)
+    return np.asarray(cells, dtype=np.float64)
+
+
+def plain(cells: Any) -> pd.Series:
+    """Return cells to calculate with, moments without their zone."""
+    series = pd.Series(cells).reset_index(drop=True)
+    if getattr(series.dtype, "tz", None) is not None:
+        return series.dt.tz_convert("UTC").dt.tz_localize(None)
+    return series
+
+
+def _extent(column: Any) -> tuple[float, float]:
+    return (column.numeric if isinstance(column, TimeColumn) else column).extent
+
+
+def _in_form(values: np.ndarray, column: Any) -> Any:
+    """Return numbers, or steps of a column of moments, as its cells."""
+    if isinstance(column, TimeColumn):
+        return column.dates(values)
+    if column.decimals is None:
+        return values
+    return np.round(values, column.decimals)
