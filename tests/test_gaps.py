@@ -79,10 +79,6 @@ def test_durations_and_arrays_have_gaps_too():
     assert _gaps(waits) == {"ask": "bid"}
 
 
-def _changed(frame, **columns):
-    return frame.assign(**columns)
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -94,8 +90,10 @@ def _changed(frame, **columns):
         lambda f: f.assign(start=f["start"].mask(np.arange(N) % 7 == 0)),
         lambda f: f.assign(end=f["start"] + pd.Timedelta("1h")),
         lambda f: f.assign(end=f["end"].astype(str)),
+        # No row of those looked at first.
+        lambda f: f.assign(end=f["end"].drop(np.linspace(0, N - 1, 512).astype(int))),
     ],
-    ids=["zone", "unit", "far", "few", "no start", "constant", "text"],
+    ids=["zone", "unit", "far", "few", "no start", "constant", "text", "unseen"],
 )
 def test_other_columns_stay_as_they_are(trips, change):
     assert _gaps(change(trips)) == {}

@@ -6,7 +6,7 @@ difference from the earlier one, and comes back as their sum.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,8 @@ _MIN_ROWS, _MIN_BINS, _MIN_SHARE = 50, 4, 0.5
 # Spread of the difference, 10 to 90 %, at most: in bins of the later column, and for
 # moments on one side of the earlier ones, as a share of the spread of those.
 _MAX_BINS, _MAX_SHARE = 0.6, 0.25
+# Rows that most pairs of columns are judged by, and what those may be off by.
+_SCREENED, _SLACK = 512, 2.0
 
 
 @dataclass
@@ -100,16 +102,68 @@ def find_gaps(columns: list[Any], cells: list[Any]) -> list[Gap]:
         In the order of the columns; a parent may itself be the child of another.
     """
     gaps = []
-    for j, child in enumerate(columns):
+    for j, parents in _candidates(columns, cells):
         found = []
-        for i in range(j):
-            if _alike(columns[i], child):
-                closeness = _closeness(child, cells[i], cells[j])
-                found += [] if closeness is None else [(*closeness, i)]
+        for i in parents:
+            closeness = _closeness(columns[j], cells[i], cells[j])
+            found += [] if closeness is None else [(*closeness, i)]
         if found:
             _, usual, parent = min(found)
-            gaps.append(Gap(j, parent, child, usual))
+            gaps.append(Gap(j, parent, columns[j], usual))
     return gaps
+
+
+def _candidates(
+    columns: list[Any], cells: list[Any]
+) -> Iterator[tuple[int, list[int]]]:
+    """Yield each column with those before it that some rows show to be close."""
+    kinds = [_kind(column) for column in columns]
+    n = len(cells[0]) if cells else 0
+    some = np.linspace(0, n - 1, min(n, _SCREENED)).astype(np.int64)
+    few: list[Any] = [
+        None if kind is None else _absolute(pd.Series(cell).iloc[some])
+        for kind, cell in zip(kinds, cells, strict=True)
+    ]
+    for j, kind in enumerate(kinds):
+        before = [i for i in range(j) if kind is not None and kinds[i] == kind]
+        if not before:
+            continue
+        known = ~np.isnan(few[j])
+        if not known.any():
+            continue
+        starts = np.column_stack([few[i] for i in before])[known]
+        spread = _spread(few[j][known, None] - starts)
+        limit = _MAX_BINS * _typical_width(columns[j])
+        if isinstance(columns[j], TimeColumn):
+            limit = np.maximum(limit, _MAX_SHARE * _spread(starts))
+        close = np.flatnonzero(spread <= _SLACK * limit)
+        if len(close):
+            yield j, [before[k] for k in close]
+
+
+def _kind(column: Any) -> Any:
+    """Return what two columns share that have a difference; None without bins."""
+    if isinstance(column, TimeColumn) and len(column.bins) >= _MIN_BINS:
+        return column.unit, column.is_duration, column.zone is None
+    if isinstance(column, NumericColumn) and len(column.bins) >= _MIN_BINS:
+        return "number"
+    return None
+
+
+def _absolute(cells: pd.Series) -> np.ndarray:
+    """Return cells as numbers of one scale, NaN where they are missing."""
+    if cells.dtype.kind not in "mM":
+        return cells.to_numpy(dtype=np.float64)
+    moments = plain(cells)
+    return np.where(moments.isna(), np.nan, moments.to_numpy().view(np.int64))
+
+
+def _typical_width(column: Any) -> float:
+    """Return the width of a usual bin."""
+    if isinstance(column, TimeColumn):
+        return column.step * _typical_width(column.numeric)
+    width = (column.high - column.low)[column.bins]
+    return float(np.median(width))
 
 
 def missing_starts(
@@ -198,21 +252,6 @@ def _told_by_end(gap: Gap, gaps: list[Gap], cells: dict[int, pd.Series]) -> pd.S
     return alone
 
 
-def _alike(parent: Any, child: Any) -> bool:
-    """Tell whether two columns have a difference, and bins to lose it in."""
-    kinds = {type(parent), type(child)}
-    if kinds == {TimeColumn}:
-        of_parent, of_child = (
-            (c.unit, c.is_duration, c.zone is None) for c in (parent, child)
-        )
-        return of_parent == of_child and _has_bins(parent, child)
-    return kinds == {NumericColumn} and _has_bins(parent, child)
-
-
-def _has_bins(*columns: Any) -> bool:
-    return min(len(column.bins) for column in columns) >= _MIN_BINS
-
-
 def _closeness(child: Any, before: Any, after: Any) -> tuple[float, float] | None:
     """Return spread and median of a difference, None unless it is a small one."""
     start, end = (_numbers(child, cells) for cells in (before, after))
@@ -229,7 +268,7 @@ def _closeness(child: Any, before: Any, after: Any) -> tuple[float, float] | Non
         return None
     difference = end - start
     low, high = difference.min(), difference.max()
-    spread = _spread(difference[binned])
+    spread = float(_spread(difference[binned]))
     limit = _MAX_BINS * float(np.median(width[binned]))
     if isinstance(child, TimeColumn) and (low >= 0 or high <= 0):
         limit = max(limit, _MAX_SHARE * _spread(start))
@@ -239,9 +278,9 @@ def _closeness(child: Any, before: Any, after: Any) -> tuple[float, float] | Non
     return spread, float(np.median(difference))
 
 
-def _spread(values: np.ndarray) -> float:
-    low, high = np.quantile(values, [0.1, 0.9])
-    return float(high - low)
+def _spread(values: np.ndarray) -> Any:
+    low, high = np.quantile(values, [0.1, 0.9], axis=0)
+    return high - low
 
 
 def _numbers(column: Any, cells: Any) -> np.ndarray:
