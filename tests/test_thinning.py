@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from skvae import VAE, AutoencoderTransformer
+from skvae._table import TableCodec
 from skvae._thinning import _first_kept, n_halvings, thinned
 
 
@@ -88,6 +89,25 @@ def test_equal_rows_are_halved_at_random():
 )
 def test_only_small_samples_are_worth_it(n, d, times):
     assert n_halvings(n, d) == times
+
+
+def test_few_codes_are_groups_and_many_are_merged():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "few": rng.choice(list("abcdefgh"), 4000, p=[0.86] + [0.02] * 7),
+            "many": rng.choice(60, 4000).astype(str),
+            "number": rng.normal(size=4000),
+            "gaps": np.where(rng.random(4000) < 0.1, np.nan, rng.normal(size=4000)),
+        }
+    )
+    codec = TableCodec().fit(frame)
+    codes = codec.encode(frame)
+    groups = codec.groups(codes)
+    np.testing.assert_array_equal(groups[:, 0], codes[:, 0])
+    assert groups.max(axis=0).tolist() == [7, 15, 15, 16]
+    assert (np.bincount(groups[:, 2]) > 4000 / 16 / 2).all()
+    np.testing.assert_array_equal(groups[:, 3] == 16, frame["gaps"].isna())
 
 
 @pytest.fixture(scope="module")

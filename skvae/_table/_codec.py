@@ -22,8 +22,8 @@ Column = NumericColumn | CategoryColumn | TimeColumn
 _KINDS: dict[str, Any] = {
     kind.kind: kind for kind in (NumericColumn, CategoryColumn, TimeColumn)
 }
-# Groups that the codes of a column are counted in.
-_GROUPS = 10
+# Groups that the codes of a column are counted in, if it has more.
+_GROUPS = 16
 
 
 class TableCodec:
@@ -216,7 +216,7 @@ class TableCodec:
         return [run for run in runs if len(run) > 1]
 
     def groups(self, codes: np.ndarray) -> np.ndarray:
-        """Return coarser codes: neighbouring values or rare levels of a column as one.
+        """Return coarser codes: of many, neighbouring values or rare levels are one.
 
         Parameters
         ----------
@@ -230,6 +230,9 @@ class TableCodec:
         """
         groups = np.empty(codes.shape, dtype=np.int64)
         for j, column in enumerate(self.columns):
+            if column.size <= _GROUPS:
+                groups[:, j] = codes[:, j]
+                continue
             share = column.frequencies
             middle = np.cumsum(share) - share / 2
             of_code = np.minimum((middle * _GROUPS).astype(np.int64), _GROUPS - 1)
