@@ -194,6 +194,20 @@ def test_a_missing_start_is_filled_a_little_before_the_end(trips, model, copies)
         assert rows[known].equals(gaps)
 
 
+def test_zoned_starts_are_filled_and_asked_for():
+    trips = _trips(zone="Europe/Rome")
+    model = VAE(2, max_iter=5, random_state=0).fit(trips)
+    gaps = trips[trips["end"].notna()].head(50).assign(start=pd.NaT)
+    filled = model.impute(gaps, random_state=0)
+    assert filled["start"].dtype == trips["start"].dtype
+    assert (filled["end"] - filled["start"]).between("0s", "2h").all()
+    noon = pd.Timestamp("2024-03-20 12:00", tz="UTC")
+    rows = model.sample(20, given={"end": noon}, random_state=0)
+    assert (rows["end"] == noon).all()
+    assert rows["end"].dtype == trips["end"].dtype
+    assert (noon - rows["start"]).between("0s", "2h").all()
+
+
 def test_starts_missing_without_an_end_are_filled_too(trips, model):
     gaps = trips.head(50).assign(start=pd.NaT, end=pd.NaT)
     rows = model.impute(gaps, random_state=0)

@@ -289,8 +289,10 @@ class TableCodec:
         cells = self.cells_beside_gaps(frame)
         if missing_starts(self.gaps, cells, self.column_as_it_came):
             frame = frame.copy()
-            for j, column in cells.items():
-                frame.isetitem(j, column)
+            for j, known in cells.items():
+                column: Any = self.column_as_it_came(j)
+                is_time = column.kind == "time"
+                frame.isetitem(j, column.zoned(known) if is_time else known)
         return frame
 
     def encode_values(self, X: Any, codes: np.ndarray) -> np.ndarray:

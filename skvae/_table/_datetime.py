@@ -135,10 +135,13 @@ class TimeColumn:
         stamps[missing] = _MISSING
         if self.is_duration:
             return pd.Series(stamps.view(f"m8[{self.unit}]"))
-        dates = pd.Series(stamps.view(f"M8[{self.unit}]"))
+        return self.zoned(pd.Series(stamps.view(f"M8[{self.unit}]")))
+
+    def zoned(self, moments: pd.Series) -> pd.Series:
+        """Return moments without a zone, or durations, as cells of the column."""
         if self.zone is None:
-            return dates
-        return dates.dt.tz_localize("UTC").dt.tz_convert(self.zone)
+            return moments
+        return moments.dt.tz_localize("UTC").dt.tz_convert(self.zone)
 
     def codes_of(self, value: Any) -> np.ndarray:
         """Return the code a condition on this column admits."""
