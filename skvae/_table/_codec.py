@@ -17,6 +17,7 @@ from skvae._table._gaps import Gap, close_gaps, find_gaps, missing_starts, plain
 from skvae._table._given import known_of_fixed
 from skvae._table._known import Known
 from skvae._table._numeric import NumericColumn
+from skvae._table._sums import Sum, add_up, find_sums
 
 Column = NumericColumn | CategoryColumn | TimeColumn
 _KINDS: dict[str, Any] = {
@@ -49,6 +50,8 @@ class TableCodec:
         Columns that another one determines.
     gaps : list of Gap
         Columns coded as their difference from another one.
+    sums : list of Sum
+        Columns that are the sum of others.
     sizes : ndarray of shape (n_columns,)
         Codes of each column.
     """
@@ -65,6 +68,7 @@ class TableCodec:
         self.columns: list[Column] = []
         self.derived: list[Derived] = []
         self.gaps: list[Gap] = []
+        self.sums: list[Sum] = []
         self.library: str | None = None
         self.names: list[str] = []
         self.dtypes: list[str] = []
@@ -113,6 +117,9 @@ class TableCodec:
             difference = pd.Series(self.cells(frame, j))
             self.columns[j] = self._fit_column(difference, self.names[j], False)
         self.derived = self._find_derived(frame)
+        related: list[Any] = [*self.derived, *self.gaps]
+        bound = {j for entry in related for j in (entry.parent, entry.child)}
+        self.sums = find_sums(self.columns, cells, bound)
         return self
 
     def _find_derived(self, frame: pd.DataFrame) -> list[Derived]:
@@ -385,7 +392,7 @@ class TableCodec:
         fixed = list(fixed)
         known = known or known_of_fixed(self, codes, fixed)
         values = self._drawn(codes, rng, known.ranks)
-        close_gaps(self.gaps, values, self.column_as_it_came, known.cells)
+        self._agree(values, known, drawn=True)
         for rows, j, value in fixed:
             cells: Any = values[j]
             cells = cells.iloc if isinstance(cells, pd.Series) else cells
@@ -436,16 +443,18 @@ class TableCodec:
         Returns
         -------
         known : Known
-            Ranks of linked columns, and the cells beside gaps.
+            Ranks of linked columns, and cells of gaps and sums.
         """
-        if not self._linked and not self.gaps:
+        if not (self._linked or self.gaps or self.sums):
             return Known()
         frame = self._checked(X)
         ranks = {}
         for j in sorted({j for e in self._linked for j in (e.parent, e.child)}):
             column: Any = self.columns[j]
             ranks[j] = column.ranks(self.cells(frame, j), codes[:, j])
-        return Known(ranks, self.cells_beside_gaps(frame))
+        summed = {j for entry in self.sums for j in entry.columns}
+        cells = {j: plain(self._own_cells(frame, j)) for j in sorted(summed)}
+        return Known(ranks, cells | self.cells_beside_gaps(frame))
 
     def decode_point(
         self, probabilities: np.ndarray, known: Known | None = None
@@ -473,8 +482,14 @@ class TableCodec:
             else column.point(part, told.get(j))
             for j, (column, part) in enumerate(zip(self.columns, parts, strict=True))
         ]
-        close_gaps(self.gaps, values, self.column_as_it_came, known.cells)
+        self._agree(values, known, drawn=False)
         return self._rows(values)
+
+    def _agree(self, values: list[Any], known: Known, *, drawn: bool) -> None:
+        """Make values agree with what is known and with each other, in place."""
+        column_of = self.column_as_it_came
+        close_gaps(self.gaps, values, column_of, known.cells)
+        add_up(self.sums, values, column_of, known.cells, drawn=drawn)
 
     def _rows(self, values: list[Any]) -> Any:
         if self.library is None:
@@ -514,6 +529,7 @@ class TableCodec:
             "columns": [c.get_state() for c in self.columns],
             "derived": [entry.to_dict() for entry in self.derived],
             "gaps": [gap.get_state() for gap in self.gaps],
+            "sums": [entry.to_dict() for entry in self.sums],
             "library": self.library,
             "names": self.names,
             "dtypes": self.dtypes,
@@ -535,6 +551,7 @@ class TableCodec:
             )
             for gap in state["gaps"]
         ]
+        codec.sums = [Sum(**entry) for entry in state["sums"]]
         for name in ("library", "names", "dtypes", "categories"):
             setattr(codec, name, state[name])
         return codec

@@ -77,6 +77,7 @@ def known_of_fixed(
     """
     linked = {j for e in codec.derived if e.direction for j in (e.parent, e.child)}
     beside = {j for gap in codec.gaps for j in (gap.parent, gap.child)}
+    beside |= {j for entry in codec.sums for j in entry.columns}
     blocks = dict.fromkeys((rows.start, rows.stop) for rows, j, _ in fixed)
     if not blocks or not (linked or beside):
         return Known()

@@ -18,7 +18,7 @@ class Known:
     ranks : dict of int to ndarray of shape (n_rows,)
         Ranks within their codes of linked columns, NaN where they are not known.
     cells : dict of int to Series of length n_rows
-        Cells of columns with a gap between them, as they came.
+        Cells of columns with a gap between them, or that add up, as they came.
     """
 
     ranks: dict[int, np.ndarray] = field(default_factory=dict)

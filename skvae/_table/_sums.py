@@ -1,0 +1,199 @@
+"""Numbers that are the sum of others: a total and its parts.
+
+Each column is drawn within its bin whatever the others hold, so parts do not add up.
+Of a row that has a total, what is left beside its parts becomes one of the rests that
+training rows have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from skvae._table._numeric import NumericColumn
+
+# Rows a sum is fitted to, at most and at least; those a column beside others needs.
+_ROWS, _MIN_ROWS, _ROWS_PER_COLUMN = 4096, 50, 3
+# How far from 1 the slope of a part may be, and the ridge that keeps sums of columns
+# that repeat each other out.
+_OFF, _RIDGE = 0.25, 1e-8
+# The rest varies this much beside the total at most, and has this share of its values.
+_MAX_SHARE, _MAX_VALUES = 0.5, 0.25
+
+
+@dataclass
+class Sum:
+    """A column that is the sum of others, up to a rest that has few values.
+
+    Parameters
+    ----------
+    total : int
+        The column.
+    parts : list of int
+        The columns that add up to it, those that vary most first.
+    rests : ndarray of shape (n_rests,)
+        What is left of the total in training rows, in rising order.
+    """
+
+    total: int
+    parts: list[int]
+    rests: np.ndarray
+
+    @property
+    def columns(self) -> list[int]:
+        """The total and its parts, in the order in which they give way."""
+        return [self.total, *self.parts]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the sum as plain values."""
+        return {"total": self.total, "parts": self.parts, "rests": self.rests}
+
+
+def find_sums(columns: list[Any], cells: list[Any], bound: set[int]) -> list[Sum]:
+    """Find the columns that are sums of others in the training rows.
+
+    Parameters
+    ----------
+    columns : list
+        The fitted columns.
+    cells : list of array-like
+        Their training cells.
+    bound : set of int
+        Columns whose values already follow from others.
+
+    Returns
+    -------
+    sums : list of Sum
+        No column is part of two.
+    """
+    free = [
+        j
+        for j, column in enumerate(columns)
+        if isinstance(column, NumericColumn) and j not in bound and _varies(column)
+    ]
+    if len(free) <= 2:
+        return []
+    values = np.column_stack([np.asarray(cells[j], dtype=np.float64) for j in free])
+    whole = values[~np.isnan(values).any(axis=1)]
+    if len(whole) < max(_MIN_ROWS, _ROWS_PER_COLUMN * len(free)):
+        return []
+    some = np.linspace(0, len(whole) - 1, min(len(whole), _ROWS)).astype(np.int64)
+    slopes = _slopes(whole[some])
+    sums: list[Sum] = []
+    used: set[int] = set()
+    for k, j in enumerate(free):
+        near = np.flatnonzero(np.abs(slopes[k] - 1) < _OFF)
+        if len(near) < 2 or used & {j, *(free[i] for i in near)}:
+            continue
+        rests = _rests(columns[j], values[:, k], values[:, near])
+        if rests is not None:
+            near = near[np.argsort(-_spread(whole[:, near]), kind="stable")]
+            sums.append(Sum(j, [free[i] for i in near], rests))
+            used |= set(sums[-1].columns)
+    return sums
+
+
+def _varies(column: NumericColumn) -> bool:
+    low, high = column.extent
+    return bool(low < high)
+
+
+def _slopes(values: np.ndarray) -> np.ndarray:
+    """Return the slopes of the regression of each column on all others."""
+    scale = values.std(axis=0)
+    scale[scale == 0] = 1.0
+    scaled = (values - values.mean(axis=0)) / scale
+    gram = scaled.T @ scaled / len(scaled)
+    gram[np.diag_indices(len(gram))] += _RIDGE
+    precision = np.linalg.inv(gram)
+    slopes = -precision / precision.diagonal()[:, None]
+    slopes *= scale[:, None] / scale
+    np.fill_diagonal(slopes, 0.0)
+    return slopes
+
+
+def _rests(column: Any, total: np.ndarray, parts: np.ndarray) -> np.ndarray | None:
+    """Return what parts leave of their total, None if that is no rule."""
+    rest = total - parts.sum(axis=1)
+    known = ~np.isnan(rest)
+    rest = _rounded(rest[known], column)
+    if _spread(rest) > _MAX_SHARE * _spread(total[known]):
+        return None
+    values = np.unique(rest)
+    most = min(np.sqrt(len(rest)), _MAX_VALUES * len(np.unique(total[known])))
+    return values if len(values) <= most else None
+
+
+def _spread(values: np.ndarray) -> Any:
+    low, high = np.quantile(values, [0.1, 0.9], axis=0)
+    return high - low
+
+
+def _rounded(values: np.ndarray, column: Any) -> np.ndarray:
+    decimals = 9 if column.decimals is None else column.decimals
+    return np.round(values, decimals)
+
+
+def add_up(
+    sums: list[Sum],
+    values: list[Any],
+    column_of: Callable[[int], Any],
+    told: dict[int, pd.Series],
+    *,
+    drawn: bool,
+) -> None:
+    """Make totals the sums of their parts, in rows where one of them is open.
+
+    The total gives way to its parts, and they to a total that is known or would leave
+    its range: the one that varies most, if that stays within its own.
+
+    Parameters
+    ----------
+    sums : list of Sum
+        Sums among the columns.
+    values : list of ndarray
+        Values of all columns, changed in place.
+    column_of : callable
+        Returns a column by its position.
+    told : dict of int to Series
+        Cells of their columns that are known.
+    drawn : bool
+        Whether values were drawn. The median of a total is not the sum of medians:
+        it stays as it is, unless all parts are known.
+    """
+    for entry in sums:
+        known = {
+            j: told[j].notna().to_numpy()
+            if j in told
+            else np.zeros(len(values[j]), dtype=bool)
+            for j in entry.columns
+        }
+        n_open = sum(~known[j] for j in entry.columns)
+        waiting = n_open >= 1 if drawn else n_open == 1
+        exact = {
+            j: np.where(known[j], told[j], values[j]) if j in told else values[j]
+            for j in entry.columns
+        }
+        rest = exact[entry.total] - sum(exact[j] for j in entry.parts)
+        waiting &= ~np.isnan(rest)
+        for wanted in _around(entry.rests, rest):
+            for j in entry.columns:
+                column, sign = column_of(j), 1 if j == entry.total else -1
+                low, high = column.extent
+                moved = _rounded(values[j] + sign * (wanted - rest), column)
+                here = waiting & ~known[j] & (moved >= low) & (moved <= high)
+                values[j] = np.where(here, moved, values[j])
+                waiting = waiting & ~here
+
+
+def _around(rests: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the nearest of sorted rests to each value, and the one beyond it."""
+    place = np.searchsorted(rests, values)
+    padded = np.concatenate([[-np.inf], rests, [np.inf]])
+    below, above = padded[place], padded[place + 1]
+    is_below = values - below <= above - values
+    return np.where(is_below, below, above), np.where(is_below, above, below)

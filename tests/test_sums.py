@@ -1,0 +1,202 @@
+"""Totals and their parts: found, and kept in samples, fills and rows on request."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from skvae import VAE, AutoencoderTransformer
+from skvae._table import TableCodec
+from skvae._table._sums import Sum, _around, add_up
+
+N = 500
+
+
+@pytest.fixture(scope="module")
+def bills():
+    """Bills with a fee of 0, 2.5 or 4 beside three amounts, one mostly 0."""
+    rng = np.random.default_rng(0)
+    meal = rng.gamma(3.0, 8.0, N).round(2)
+    tip = (meal * rng.choice([0, 0.1, 0.2], N)).round(2)
+    taxi = np.where(rng.random(N) < 0.05, rng.gamma(4.0, 5.0, N), 0).round(1)
+    fee = rng.choice([0, 2.5, 4], N)
+    return pd.DataFrame(
+        {
+            "total": (meal + tip + taxi + fee).round(2),
+            "day": rng.choice(["mon", "tue"], N),
+            "tip": tip,
+            "meal": meal,
+            "guests": rng.integers(1, 9, N),
+            "taxi": taxi,
+        }
+    )
+
+
+@pytest.fixture(scope="module", params=[VAE, AutoencoderTransformer])
+def model(request, bills):
+    return request.param(3, max_iter=10, random_state=0).fit(bills)
+
+
+def _sums(frame):
+    codec = TableCodec().fit(frame)
+    return {codec.names[e.total]: [codec.names[j] for j in e.parts] for e in codec.sums}
+
+
+def _rest(rows):
+    return (rows["total"] - rows["meal"] - rows["tip"] - rows["taxi"]).round(6)
+
+
+# -- which columns ---------------------------------------------------------------------
+def test_a_total_is_found_with_the_parts_that_vary_most_first(bills):
+    assert _sums(bills) == {"total": ["meal", "tip", "taxi"]}
+    codec = TableCodec().fit(bills[["total", "tip", "meal", "taxi"]].to_numpy())
+    assert [(e.total, e.parts) for e in codec.sums] == [(0, [2, 1, 3])]
+    np.testing.assert_allclose(codec.sums[0].rests, [0, 2.5, 4])
+
+
+def test_whole_numbers_add_up_too():
+    rng = np.random.default_rng(0)
+    votes = pd.DataFrame(rng.poisson([40, 25, 4], (N, 3)), columns=list("abc"))
+    assert _sums(votes.assign(all=votes.sum(axis=1))) == {"all": ["a", "b", "c"]}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda f: f.assign(total=f["total"] + np.random.default_rng(0).normal(size=N)),
+        lambda f: f.assign(total=f["meal"] + 2 * f["tip"]),
+        lambda f: f[["total", "day", "meal"]],
+        lambda f: f[:40],
+        lambda f: f.assign(tip=f["tip"].astype(str)),
+        # Values that already follow from others are left alone.
+        lambda f: f.assign(log=np.log(f["total"])),
+    ],
+    ids=["noisy", "slope", "one part", "few", "text", "derived"],
+)
+def test_other_tables_have_no_sums(bills, change):
+    assert _sums(change(bills)) == {}
+
+
+def test_chance_is_not_taken_for_a_sum():
+    rng = np.random.default_rng(0)
+    likert = pd.DataFrame(rng.integers(1, 6, (300, 40))).add_prefix("q")
+    coins = pd.DataFrame(rng.integers(0, 2, (300, 40))).add_prefix("c")
+    assert _sums(likert) == _sums(coins) == {}
+
+
+def test_gaps_hide_no_sum(bills):
+    rng = np.random.default_rng(1)
+    gaps = bills.mask((rng.random(bills.shape) < 0.1) & (bills.columns != "day"))
+    assert _sums(gaps) == {"total": ["meal", "tip", "taxi"]}
+
+
+# -- arithmetic ------------------------------------------------------------------------
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.floats(-100, 100), min_size=1, max_size=9, unique=True),
+    st.lists(st.floats(-200, 200), min_size=1, max_size=9),
+)
+def test_the_rests_around_a_value_are_its_neighbours(candidates, values):
+    rests = np.sort(candidates)
+    near, beyond = _around(rests, np.array(values))
+    for value, first, second in zip(values, near, beyond, strict=True):
+        assert abs(value - first) == np.abs(rests - value).min()
+        others = rests[rests <= value] if first >= value else rests[rests >= value]
+        if first != value:
+            limits = {True: -np.inf, False: np.inf}[first >= value]
+            assert second == (
+                limits if not len(others) else others[np.abs(others - value).argmin()]
+            )
+
+
+def test_who_gives_way(bills):
+    codec = TableCodec().fit(bills)
+    entry = Sum(0, [3, 2], np.array([0.0]))
+    rows = {
+        # total, tip, meal as drawn; what is known of them; what they become
+        "nothing": ([50.0, 5.0, 40.0], [None] * 3, [45.0, 5.0, 40.0]),
+        "parts": ([50.0, 5.0, 40.0], [None, 5.0, 40.0], [45.0, 5.0, 40.0]),
+        "total": ([50.0, 5.0, 40.0], [50.0, None, None], [50.0, 5.0, 45.0]),
+        "total and meal": ([50.0, 5.0, 40.0], [50.0, None, 40.0], [50.0, 10.0, 40.0]),
+        "all": ([50.0, 5.0, 40.0], [50.0, 5.0, 40.0], [50.0, 5.0, 40.0]),
+        "out of range": ([90.0, 5.0, 1e4], [None, None, 1e4], [90.0, 5.0, 1e4]),
+        "missing": ([50.0, np.nan, 40.0], [None] * 3, [50.0, np.nan, 40.0]),
+    }
+    for drawn, known, wanted in rows.values():
+        values = [None] * 6
+        for j, value in zip((0, 2, 3), drawn, strict=True):
+            values[j] = np.array([value])
+        told = {
+            j: pd.Series([np.nan if v is None else v])
+            for j, v in zip((0, 2, 3), known, strict=True)
+        }
+        add_up([entry], values, codec.column_as_it_came, told, drawn=True)
+        np.testing.assert_allclose([values[j][0] for j in (0, 2, 3)], wanted)
+
+
+def test_medians_add_up_only_where_they_have_to(bills):
+    codec = TableCodec().fit(bills)
+    entry = Sum(0, [3, 2], np.array([0.0]))
+    open_, closed = (
+        [np.array([50.0]), None, np.array([5.0]), np.array([40.0])] for _ in range(2)
+    )
+    add_up([entry], open_, codec.column_as_it_came, {}, drawn=False)
+    assert open_[0] == 50
+    told = {2: pd.Series([5.0]), 3: pd.Series([40.0])}
+    add_up([entry], closed, codec.column_as_it_came, told, drawn=False)
+    assert closed[0] == 45
+
+
+# -- models ----------------------------------------------------------------------------
+def test_sampled_totals_add_up(bills, model):
+    rows = model.sample(1000, random_state=0)
+    assert rows.dtypes.equals(bills.dtypes)
+    assert _rest(rows).isin([0, 2.5, 4]).mean() > 0.99
+    for name in ("total", "meal", "tip", "taxi"):
+        assert rows[name].between(bills[name].min(), bills[name].max()).all()
+    shape = np.sort(rows["total"])[::50] - np.quantile(
+        bills["total"], np.arange(20) / 20
+    )
+    assert np.abs(shape[1:-1]).max() < 6
+
+
+@pytest.mark.parametrize("copies", [None, 2])
+@pytest.mark.parametrize("name", ["total", "meal", "tip"])
+def test_the_one_that_is_missing_follows_from_the_others(bills, model, name, copies):
+    gaps = bills.head(100).assign(**{name: np.nan})
+    filled = model.impute(gaps, n_samples=copies, random_state=0)
+    for rows in [filled] if copies is None else filled:
+        assert _rest(rows).isin([0, 2.5, 4]).mean() > 0.95
+        pd.testing.assert_frame_equal(rows.drop(columns=name), gaps.drop(columns=name))
+
+
+def test_drawn_fills_add_up_whatever_is_missing(bills, model):
+    gaps = bills.mask(np.random.default_rng(2).random(bills.shape) < 0.3)
+    (rows,) = model.impute(gaps, n_samples=1, random_state=0)
+    assert rows[gaps.notna()].equals(gaps)
+    assert _rest(rows).isin([0, 2.5, 4]).mean() > 0.9
+
+
+def test_rows_on_request_add_up(bills):
+    model = VAE(3, max_iter=10, random_state=0).fit(bills)
+    for asked in ({"total": 40.0}, {"meal": 20.0, "tip": 2.0}, {"day": "mon"}):
+        rows = model.sample(50, given=asked, random_state=0)
+        for name, value in asked.items():
+            assert (rows[name] == value).all()
+        assert _rest(rows).isin([0, 2.5, 4]).mean() > 0.9
+    asked = {"total": 34.0, "meal": 20.0, "tip": 0.0, "taxi": 10.0}
+    rows = model.sample(5, given=asked, random_state=0)
+    assert (rows[list(asked)] == pd.Series(asked)).all().all()
+
+
+def test_copies_of_a_model_add_up(bills):
+    model = VAE(2, max_iter=2, random_state=0).fit(bills)
+    copy = pickle.loads(pickle.dumps(model))
+    restored = TableCodec.from_state(model._columns.codec.get_state())
+    assert [e.parts for e in restored.sums] == [[3, 2, 5]]
+    pd.testing.assert_frame_equal(
+        copy.sample(20, random_state=0), model.sample(20, random_state=0)
+    )
