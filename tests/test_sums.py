@@ -93,6 +93,21 @@ def test_gaps_hide_no_sum(bills):
     assert _sums(gaps) == {"total": ["meal", "tip", "taxi"]}
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("scale", [1e308, 1e200, 1e9, 1.0, 1e-9, 1e-310])
+def test_numbers_of_any_size_are_compared(scale):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.uniform(-0.5, 0.5, (300, 3)) * scale).add_prefix("c")
+    frame["sum"] = frame["c0"] + frame["c1"]
+    frame["near"] = frame["c2"] * (1 + 1e-9)
+    codec = TableCodec().fit(frame)
+    assert [gap.child for gap in codec.gaps] == [4]
+    assert len(codec.sums) == (1e-10 < scale < 1e10)
+    rows = codec.decode(codec.encode(frame), rng)
+    assert (rows >= frame.min()).all().all()
+    assert (rows <= frame.max()).all().all()
+
+
 # -- arithmetic ------------------------------------------------------------------------
 @settings(max_examples=50, deadline=None)
 @given(

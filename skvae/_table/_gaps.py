@@ -102,7 +102,9 @@ def find_gaps(columns: list[Any], cells: list[Any]) -> list[Gap]:
         In the order of the columns; a parent may itself be the child of another.
     """
     gaps = []
-    for j, parents in _candidates(columns, cells):
+    with np.errstate(over="ignore", invalid="ignore"):
+        candidates = list(_candidates(columns, cells))
+    for j, parents in candidates:
         found = []
         for i in parents:
             closeness = _closeness(columns[j], cells[i], cells[j])
@@ -136,7 +138,7 @@ def _candidates(
         limit = _MAX_BINS * _typical_width(columns[j])
         if isinstance(columns[j], TimeColumn):
             limit = np.maximum(limit, _MAX_SHARE * _spread(starts))
-        close = np.flatnonzero(spread <= _SLACK * limit)
+        close = np.flatnonzero(np.isfinite(spread) & (spread <= _SLACK * limit))
         if len(close):
             yield j, [before[k] for k in close]
 

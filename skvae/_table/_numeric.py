@@ -55,7 +55,7 @@ class NumericColumn:
         self.decimals = decimals
         self.discrete = discrete
         self.has_missing = has_missing
-        self._thresholds = (high[:-1] + low[1:]) / 2
+        self._thresholds = high[:-1] / 2 + low[1:] / 2
         starts = np.cumsum(frequencies) - frequencies
         self._starts = starts[: len(low)]
 

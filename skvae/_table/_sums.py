@@ -17,10 +17,12 @@ import pandas as pd
 from skvae._table._numeric import NumericColumn
 
 # Rows a sum is fitted to, at most and at least; those a column beside others needs.
-_ROWS, _MIN_ROWS, _ROWS_PER_COLUMN = 4096, 50, 3
+_ROWS, _MIN_ROWS, _ROWS_PER_COLUMN = 8192, 50, 3
 # How far from 1 the slope of a part may be, and the ridge that keeps sums of columns
 # that repeat each other out.
 _OFF, _RIDGE = 0.25, 1e-8
+# Digits that sums of numbers without a fixed number of decimals agree in.
+_DIGITS = 9
 # The rest varies this much beside the total at most, and has this share of its values.
 _MAX_SHARE, _MAX_VALUES = 0.5, 0.25
 
@@ -77,24 +79,33 @@ def find_sums(columns: list[Any], cells: list[Any], bound: set[int]) -> list[Sum
     ]
     if len(free) <= 2:
         return []
-    values = np.column_stack([np.asarray(cells[j], dtype=np.float64) for j in free])
-    whole = values[~np.isnan(values).any(axis=1)]
+    n = len(cells[0])
+    rows = np.linspace(0, n - 1, min(n, _ROWS)).astype(np.int64)
+    some = np.column_stack([_floats(cells[j])[rows] for j in free])
+    whole = some[~np.isnan(some).any(axis=1)]
     if len(whole) < max(_MIN_ROWS, _ROWS_PER_COLUMN * len(free)):
         return []
-    some = np.linspace(0, len(whole) - 1, min(len(whole), _ROWS)).astype(np.int64)
-    slopes = _slopes(whole[some])
-    sums: list[Sum] = []
-    used: set[int] = set()
-    for k, j in enumerate(free):
-        near = np.flatnonzero(np.abs(slopes[k] - 1) < _OFF)
-        if len(near) < 2 or used & {j, *(free[i] for i in near)}:
-            continue
-        rests = _rests(columns[j], values[:, k], values[:, near])
-        if rests is not None:
+    with np.errstate(over="ignore", invalid="ignore"):
+        slopes = _slopes(whole)
+        sums: list[Sum] = []
+        used: set[int] = set()
+        for k, j in enumerate(free):
+            near = np.flatnonzero(np.abs(slopes[k] - 1) < _OFF)
+            if len(near) < 2 or used & {j, *(free[i] for i in near)}:
+                continue
             near = near[np.argsort(-_spread(whole[:, near]), kind="stable")]
-            sums.append(Sum(j, [free[i] for i in near], rests))
-            used |= set(sums[-1].columns)
+            parts = [free[i] for i in near]
+            rests = _rests(
+                columns[j], _floats(cells[j]), [_floats(cells[i]) for i in parts]
+            )
+            if rests is not None:
+                sums.append(Sum(j, parts, rests))
+                used |= set(sums[-1].columns)
     return sums
+
+
+def _floats(cells: Any) -> np.ndarray:
+    return np.asarray(cells, dtype=np.float64)
 
 
 def _varies(column: NumericColumn) -> bool:
@@ -105,9 +116,10 @@ def _varies(column: NumericColumn) -> bool:
 def _slopes(values: np.ndarray) -> np.ndarray:
     """Return the slopes of the regression of each column on all others."""
     scale = values.std(axis=0)
-    scale[scale == 0] = 1.0
+    scale[~((scale > 0) & np.isfinite(scale))] = 1.0
     scaled = (values - values.mean(axis=0)) / scale
-    gram = scaled.T @ scaled / len(scaled)
+    # A column too large for squares goes with no other.
+    gram = np.nan_to_num(scaled.T @ scaled / len(scaled), posinf=0.0, neginf=0.0)
     gram[np.diag_indices(len(gram))] += _RIDGE
     precision = np.linalg.inv(gram)
     slopes = -precision / precision.diagonal()[:, None]
@@ -116,9 +128,11 @@ def _slopes(values: np.ndarray) -> np.ndarray:
     return slopes
 
 
-def _rests(column: Any, total: np.ndarray, parts: np.ndarray) -> np.ndarray | None:
+def _rests(
+    column: Any, total: np.ndarray, parts: list[np.ndarray]
+) -> np.ndarray | None:
     """Return what parts leave of their total, None if that is no rule."""
-    rest = total - parts.sum(axis=1)
+    rest = total - sum(parts)
     known = ~np.isnan(rest)
     rest = _rounded(rest[known], column)
     if _spread(rest) > _MAX_SHARE * _spread(total[known]):
@@ -134,8 +148,12 @@ def _spread(values: np.ndarray) -> Any:
 
 
 def _rounded(values: np.ndarray, column: Any) -> np.ndarray:
-    decimals = 9 if column.decimals is None else column.decimals
-    return np.round(values, decimals)
+    decimals = column.decimals
+    if decimals is None:
+        largest = max(abs(bound) for bound in column.extent)
+        decimals = _DIGITS - int(np.log10(largest))
+    # Powers of ten beyond that are not numbers.
+    return np.round(values, decimals) if abs(decimals) < 300 else values
 
 
 def add_up(
