@@ -158,6 +158,21 @@ def test_ends_stay_after_starts_in_any_form(seed, unit, zone, gaps):
         assert rows[name].dropna().between(frame[name].min(), last).all()
 
 
+def test_ends_of_either_side_keep_to_their_range():
+    """Its highest start has a lower end: a rise from there is cut."""
+    rng = np.random.default_rng(0)
+    first = (100 + rng.normal(size=N).cumsum()).round(2)
+    second = (first + 0.01 * rng.integers(-3, 4, N)).round(2)
+    second[first.argmax()] = first.max() - 0.05
+    frame = pd.DataFrame({"first": first, "second": second})
+    codec = TableCodec().fit(frame)
+    assert [gap.side for gap in codec.gaps] == [0]
+    highest = codec.encode(frame)[[first.argmax()] * codec.sizes[1]]
+    highest[:, 1] = np.arange(codec.sizes[1])
+    rows = codec.decode(highest, rng)
+    assert rows["second"].max() <= second.max()
+
+
 # -- models ----------------------------------------------------------------------------
 def test_no_sampled_trip_ends_before_it_starts(trips, model):
     rows = model.sample(1000, random_state=0)

@@ -37,12 +37,15 @@ class Gap:
         The column as it came.
     usual : float
         Median of the difference; in steps of the column if it holds moments.
+    side : int
+        1 if no difference is negative, -1 if none is positive, else 0.
     """
 
     child: int
     parent: int
     column: Any
     usual: float
+    side: int
 
     def difference(self, child: Any, parent: Any, decimals: int | None) -> pd.Series:
         """Return the later cells less the earlier ones, which have `decimals`."""
@@ -56,16 +59,16 @@ class Gap:
     def end(self, parent: Any, difference: Any) -> Any:
         """Return the later cells, within the range of training.
 
-        That of the starts may reach further: an end stays on its side of the start.
+        That of the starts may reach further, where ends are missing: an end that is
+        always on one side of the start stays there.
         """
         start = plain(parent)
         values = _numbers(self.column, start + pd.Series(difference))
-        first = _numbers(self.column, start)
         inside = np.clip(values, *_extent(self.column))
-        turned = np.where(
-            values >= first, np.maximum(inside, first), np.minimum(inside, first)
-        )
-        return _in_form(turned, self.column)
+        if self.side:
+            keep = np.maximum if self.side > 0 else np.minimum
+            inside = keep(inside, _numbers(self.column, start))
+        return _in_form(inside, self.column)
 
     def start(self, child: Any, difference: Any, like: Any) -> Any:
         """Return the earlier cells, within the range of their column `like`."""
@@ -82,7 +85,7 @@ class Gap:
 
     def get_state(self) -> dict[str, Any]:
         """Return the gap as plain values."""
-        state = {"child": self.child, "parent": self.parent, "usual": self.usual}
+        state = {n: getattr(self, n) for n in ("child", "parent", "usual", "side")}
         return state | {"column": self.column.get_state()}
 
 
@@ -110,8 +113,8 @@ def find_gaps(columns: list[Any], cells: list[Any]) -> list[Gap]:
             closeness = _closeness(columns[j], cells[i], cells[j])
             found += [] if closeness is None else [(*closeness, i)]
         if found:
-            _, usual, parent = min(found)
-            gaps.append(Gap(j, parent, columns[j], usual))
+            _, usual, side, parent = min(found)
+            gaps.append(Gap(j, parent, columns[j], usual, side))
     return gaps
 
 
@@ -254,8 +257,8 @@ def _told_by_end(gap: Gap, gaps: list[Gap], cells: dict[int, pd.Series]) -> pd.S
     return alone
 
 
-def _closeness(child: Any, before: Any, after: Any) -> tuple[float, float] | None:
-    """Return spread and median of a difference, None unless it is a small one."""
+def _closeness(child: Any, before: Any, after: Any) -> tuple[float, float, int] | None:
+    """Return spread, median and side of a difference, None unless it is small."""
     start, end = (_numbers(child, cells) for cells in (before, after))
     known = ~np.isnan(end)
     # An end beside a start that is missing could not be coded.
@@ -272,12 +275,13 @@ def _closeness(child: Any, before: Any, after: Any) -> tuple[float, float] | Non
     low, high = difference.min(), difference.max()
     spread = float(_spread(difference[binned]))
     limit = _MAX_BINS * float(np.median(width[binned]))
-    if isinstance(child, TimeColumn) and (low >= 0 or high <= 0):
+    side = int(low >= 0) - int(high <= 0)
+    if isinstance(child, TimeColumn) and side:
         limit = max(limit, _MAX_SHARE * _spread(start))
     # Columns that differ by a constant determine each other.
     if low == high or spread > limit:
         return None
-    return spread, float(np.median(difference))
+    return spread, float(np.median(difference)), side
 
 
 def _spread(values: np.ndarray) -> Any:
