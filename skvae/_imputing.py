@@ -198,11 +198,15 @@ def _chosen(values: Tensor, share: Tensor, generator: torch.Generator) -> Tensor
 def _without_missing(columns: Any, logits: Tensor) -> Tensor:
     """Rule the code "missing" out of every column that has other codes."""
     codec = columns.codec
-    position = codec.offsets + codec.missing_code
-    position = position[(codec.missing_code >= 0) & (codec.sizes > 1)]
     logits = logits.clone()
-    logits[..., torch.as_tensor(position, device=logits.device)] = _RULED_OUT
+    logits[..., _missing_places(codec, np.flatnonzero(codec.sizes > 1))] = _RULED_OUT
     return logits
+
+
+def _missing_places(codec: Any, columns: Any) -> list[int]:
+    """Return the positions of the code "missing" in those columns that have it."""
+    codes = codec.missing_code
+    return [int(codec.offsets[j] + codes[j]) for j in columns if codes[j] >= 0]
 
 
 def _refined(
@@ -286,8 +290,7 @@ def drawn_given(
         known = codes_given(codec, row)
         asked = {codec.names.index(name): value for name, value in row.items()}
         # What is known is not missing, even if its code is still open.
-        missing = [j for j in asked if j not in known and codec.missing_code[j] >= 0]
-        ruled_out = [int(codec.offsets[j] + codec.missing_code[j]) for j in missing]
+        ruled_out = _missing_places(codec, [j for j in asked if j not in known])
         codes.append(_drawn_given_one(estimator, n, known, ruled_out, generator))
         block = slice(i * n, (i + 1) * n)
         fixed += [(block, j, value) for j, value in asked.items()]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from skvae._embedding import Embedding
 from skvae._networks import LinearPlusMLP
 from skvae._smoothing import BinSmoother, SmoothedNetwork
-from skvae._table import TableCodec, concat_rows
+from skvae._table import Known, TableCodec, concat_rows
 from skvae._table_heads import GaussianHeads
 from skvae._thinning import n_halvings, thinned
 from skvae.corruptions import GaussianNoise
@@ -117,7 +117,7 @@ class TableColumns:
         codes: np.ndarray,
         generator: torch.Generator,
         n: int | None = None,
-        known: Any = None,
+        known: Known | None = None,
     ) -> Any:
         """Return drawn codes, or n of them, as rows; values are drawn within a code."""
         seed = torch.randint(

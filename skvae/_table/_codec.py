@@ -112,23 +112,24 @@ class TableCodec:
         self.gaps = []
         cells = [self.cells(frame, j) for j in range(len(self.columns))]
         self.gaps = find_gaps(self.columns, cells)
-        for gap in self.gaps:
-            j = gap.child
-            difference = pd.Series(self.cells(frame, j))
+        for j in (gap.child for gap in self.gaps):
+            cells[j] = self.cells(frame, j)
+            difference = pd.Series(cells[j])
             self.columns[j] = self._fit_column(difference, self.names[j], False)
-        self.derived = self._find_derived(frame)
-        related: list[Any] = [*self.derived, *self.gaps]
-        bound = {j for entry in related for j in (entry.parent, entry.child)}
+        self.derived = self._find_derived(cells)
+        bound = self.gap_columns | _both_of(self.derived)
         self.sums = find_sums(self.columns, cells, bound)
         return self
 
-    def _find_derived(self, frame: pd.DataFrame) -> list[Derived]:
-        codes = self.encode(frame)
+    def _find_derived(self, cells: list[Any]) -> list[Derived]:
+        codes = np.column_stack(
+            [c.encode(own) for c, own in zip(self.columns, cells, strict=True)]
+        )
         found = []
         for entry in find_derived(codes, self.columns):
             pair = (entry.parent, entry.child)
             if all(len(self.columns[j].bins) for j in pair):
-                values = [self._scores(frame, codes, j) for j in pair]
+                values = [self.columns[j].scores(cells[j], codes[:, j]) for j in pair]
                 direction = direction_of(codes[:, entry.parent], *values)
                 entry = replace(entry, direction=direction)
             found.append(entry)
@@ -293,7 +294,7 @@ class TableCodec:
         if not self.gaps:
             return X
         frame = self._checked(X).reset_index(drop=True)
-        cells = self.cells_beside_gaps(frame)
+        cells = self._plain_cells(frame, self.gap_columns)
         if missing_starts(self.gaps, cells, self.column_as_it_came):
             frame = frame.copy()
             for j, known in cells.items():
@@ -320,11 +321,8 @@ class TableCodec:
         frame = self._checked(X)
         scores = np.empty(frame.shape)
         for j in range(len(self.columns)):
-            scores[:, j] = self._scores(frame, codes, j)
+            scores[:, j] = self.columns[j].scores(self.cells(frame, j), codes[:, j])
         return scores
-
-    def _scores(self, frame: pd.DataFrame, codes: np.ndarray, j: int) -> np.ndarray:
-        return self.columns[j].scores(self.cells(frame, j), codes[:, j])
 
     def _checked(self, X: Any) -> pd.DataFrame:
         frame = self._frame(X)
@@ -337,7 +335,7 @@ class TableCodec:
 
     def cells(self, frame: pd.DataFrame, j: int) -> Any:
         """Return the cells that column j codes."""
-        gap = next((gap for gap in self.gaps if gap.child == j), None)
+        gap = self._gap_of(j)
         if gap is None:
             return self._own_cells(frame, j)
         ends, starts = (self._own_cells(frame, i) for i in (j, gap.parent))
@@ -347,9 +345,11 @@ class TableCodec:
 
     def column_as_it_came(self, j: int) -> Column:
         """Return a column, that of its own values where it codes differences."""
-        return next(
-            (gap.column for gap in self.gaps if gap.child == j), self.columns[j]
-        )
+        gap = self._gap_of(j)
+        return self.columns[j] if gap is None else gap.column
+
+    def _gap_of(self, child: int) -> Gap | None:
+        return next((gap for gap in self.gaps if gap.child == child), None)
 
     def _own_cells(self, frame: pd.DataFrame, j: int) -> Any:
         series = frame.iloc[:, j].reset_index(drop=True)
@@ -425,10 +425,26 @@ class TableCodec:
     def _linked(self) -> list[Derived]:
         return [entry for entry in self.derived if entry.direction]
 
-    def cells_beside_gaps(self, frame: pd.DataFrame) -> dict[int, pd.Series]:
-        """Return the cells, as they came, of columns with a gap between them."""
-        beside = sorted({j for gap in self.gaps for j in (gap.parent, gap.child)})
-        return {j: plain(self._own_cells(frame, j)) for j in beside}
+    @property
+    def linked_columns(self) -> set[int]:
+        """Columns whose values within a code go together."""
+        return _both_of(self._linked)
+
+    @property
+    def gap_columns(self) -> set[int]:
+        """Columns with a gap between them."""
+        return _both_of(self.gaps)
+
+    @property
+    def sum_columns(self) -> set[int]:
+        """Totals and their parts."""
+        return {j for entry in self.sums for j in entry.columns}
+
+    def _plain_cells(
+        self, frame: pd.DataFrame, columns: set[int]
+    ) -> dict[int, pd.Series]:
+        """Return the cells of columns as they came, moments without their zone."""
+        return {j: plain(self._own_cells(frame, j)) for j in sorted(columns)}
 
     def known(self, X: Any, codes: np.ndarray) -> Known:
         """Return what rows tell beyond the codes of their cells.
@@ -445,16 +461,15 @@ class TableCodec:
         known : Known
             Ranks of linked columns, and cells of gaps and sums.
         """
-        if not (self._linked or self.gaps or self.sums):
+        linked, told = self.linked_columns, self.gap_columns | self.sum_columns
+        if not (linked or told):
             return Known()
         frame = self._checked(X)
         ranks = {}
-        for j in sorted({j for e in self._linked for j in (e.parent, e.child)}):
+        for j in sorted(linked):
             column: Any = self.columns[j]
             ranks[j] = column.ranks(self.cells(frame, j), codes[:, j])
-        summed = {j for entry in self.sums for j in entry.columns}
-        cells = {j: plain(self._own_cells(frame, j)) for j in sorted(summed)}
-        return Known(ranks, cells | self.cells_beside_gaps(frame))
+        return Known(ranks, self._plain_cells(frame, told))
 
     def decode_point(
         self, probabilities: np.ndarray, known: Known | None = None
@@ -542,19 +557,16 @@ class TableCodec:
         codec = cls()
         codec.columns = [_KINDS[c["kind"]].from_state(c) for c in state["columns"]]
         codec.derived = [Derived(**entry) for entry in state["derived"]]
-        codec.gaps = [
-            Gap(
-                **{
-                    **gap,
-                    "column": _KINDS[gap["column"]["kind"]].from_state(gap["column"]),
-                }
-            )
-            for gap in state["gaps"]
-        ]
+        codec.gaps = [Gap.from_state(gap) for gap in state["gaps"]]
         codec.sums = [Sum(**entry) for entry in state["sums"]]
         for name in ("library", "names", "dtypes", "categories"):
             setattr(codec, name, state[name])
         return codec
+
+
+def _both_of(pairs: Any) -> set[int]:
+    """Return the columns of pairs of a parent and a child."""
+    return {j for pair in pairs for j in (pair.parent, pair.child)}
 
 
 def _floats(series: pd.Series) -> np.ndarray:

@@ -64,7 +64,7 @@ class Gap:
         """
         start = plain(parent)
         values = _numbers(self.column, start + pd.Series(difference))
-        inside = np.clip(values, *_extent(self.column))
+        inside = np.clip(values, *_number(self.column).extent)
         if self.side:
             keep = np.maximum if self.side > 0 else np.minimum
             inside = keep(inside, _numbers(self.column, start))
@@ -73,7 +73,7 @@ class Gap:
     def start(self, child: Any, difference: Any, like: Any) -> Any:
         """Return the earlier cells, within the range of their column `like`."""
         values = _numbers(like, plain(child) - pd.Series(difference))
-        return _in_form(np.clip(values, *_extent(like)), like)
+        return _in_form(np.clip(values, *_number(like).extent), like)
 
     def usual_start(self, child: Any, like: Any) -> Any:
         """Return earlier cells that the later ones leave likely."""
@@ -87,6 +87,13 @@ class Gap:
         """Return the gap as plain values."""
         state = {n: getattr(self, n) for n in ("child", "parent", "usual", "side")}
         return state | {"column": self.column.get_state()}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Gap:
+        """Make the gap from plain values."""
+        kinds: Any = {kind.kind: kind for kind in (NumericColumn, TimeColumn)}
+        column = kinds[state["column"]["kind"]].from_state(state["column"])
+        return cls(**{**state, "column": column})
 
 
 def find_gaps(columns: list[Any], cells: list[Any]) -> list[Gap]:
@@ -137,10 +144,10 @@ def _candidates(
         if not known.any():
             continue
         starts = np.column_stack([few[i] for i in before])[known]
-        spread = _spread(few[j][known, None] - starts)
+        spread = spread_of(few[j][known, None] - starts)
         limit = _MAX_BINS * _typical_width(columns[j])
         if isinstance(columns[j], TimeColumn):
-            limit = np.maximum(limit, _MAX_SHARE * _spread(starts))
+            limit = np.maximum(limit, _MAX_SHARE * spread_of(starts))
         close = np.flatnonzero(np.isfinite(spread) & (spread <= _SLACK * limit))
         if len(close):
             yield j, [before[k] for k in close]
@@ -165,10 +172,9 @@ def _absolute(cells: pd.Series) -> np.ndarray:
 
 def _typical_width(column: Any) -> float:
     """Return the width of a usual bin."""
-    if isinstance(column, TimeColumn):
-        return column.step * _typical_width(column.numeric)
-    width = (column.high - column.low)[column.bins]
-    return float(np.median(width))
+    number = _number(column)
+    width = float(np.median((number.high - number.low)[number.bins]))
+    return column.step * width if isinstance(column, TimeColumn) else width
 
 
 def missing_starts(
@@ -265,7 +271,7 @@ def _closeness(child: Any, before: Any, after: Any) -> tuple[float, float, int] 
     if np.isnan(start[known]).any():
         return None
     start, end = start[known], end[known]
-    number = child.numeric if isinstance(child, TimeColumn) else child
+    number = _number(child)
     codes = number.encode(end)
     width = number.high[codes] - number.low[codes]
     binned = width > 0
@@ -273,18 +279,19 @@ def _closeness(child: Any, before: Any, after: Any) -> tuple[float, float, int] 
         return None
     difference = end - start
     low, high = difference.min(), difference.max()
-    spread = float(_spread(difference[binned]))
+    spread = float(spread_of(difference[binned]))
     limit = _MAX_BINS * float(np.median(width[binned]))
     side = int(low >= 0) - int(high <= 0)
     if isinstance(child, TimeColumn) and side:
-        limit = max(limit, _MAX_SHARE * _spread(start))
+        limit = max(limit, _MAX_SHARE * spread_of(start))
     # Columns that differ by a constant determine each other.
     if low == high or spread > limit:
         return None
     return spread, float(np.median(difference)), side
 
 
-def _spread(values: np.ndarray) -> Any:
+def spread_of(values: np.ndarray) -> Any:
+    """Return how far apart the deciles of numbers, or of columns of them, lie."""
     low, high = np.quantile(values, [0.1, 0.9], axis=0)
     return high - low
 
@@ -304,8 +311,9 @@ def plain(cells: Any) -> pd.Series:
     return series
 
 
-def _extent(column: Any) -> tuple[float, float]:
-    return (column.numeric if isinstance(column, TimeColumn) else column).extent
+def _number(column: Any) -> NumericColumn:
+    """Return a column of numbers, of moments that of their steps."""
+    return column.numeric if isinstance(column, TimeColumn) else column
 
 
 def _in_form(values: np.ndarray, column: Any) -> Any:

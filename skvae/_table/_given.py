@@ -40,25 +40,19 @@ def codes_given(codec: Any, given: dict[str, Any]) -> dict[int, np.ndarray]:
         j = codec.names.index(name)
         codes[j] = codec.column_as_it_came(j).codes_of(value)
         values[j] = value
-    beside = {j for gap in codec.gaps for j in (gap.parent, gap.child)}
+    beside = codec.gap_columns
     if beside.isdisjoint(values):
         return codes
     row = _row(codec, {j: v for j, v in values.items() if j in beside})
     started = codec.with_starts(row)
-    known = codec.cells_beside_gaps(started)
     for j in beside:
         asked = j in values and pd.isna(codec.column_as_it_came(j).exact(values[j]))
-        code = codec.columns[j].encode(codec.cells(started, j))
+        cells = codec.cells(started, j)
+        code = codec.columns[j].encode(cells)
         codes.pop(j, None)
-        if code[0] >= 0 and (asked or not _is_open(codec, known, j)):
+        if code[0] >= 0 and (asked or not pd.isna(cells)[0]):
             codes[j] = code
     return codes
-
-
-def _is_open(codec: Any, cells: dict[int, pd.Series], j: int) -> bool:
-    """Tell whether a row leaves open what a column beside a gap codes."""
-    parents = [gap.parent for gap in codec.gaps if gap.child == j]
-    return any(bool(cells[i].isna()[0]) for i in (j, *parents))
 
 
 def known_of_fixed(
@@ -75,11 +69,9 @@ def known_of_fixed(
     fixed : list of (slice, int, object)
         Rows and column of cells whose value is given.
     """
-    linked = {j for e in codec.derived if e.direction for j in (e.parent, e.child)}
-    beside = {j for gap in codec.gaps for j in (gap.parent, gap.child)}
-    beside |= {j for entry in codec.sums for j in entry.columns}
-    blocks = dict.fromkeys((rows.start, rows.stop) for rows, j, _ in fixed)
-    if not blocks or not (linked or beside):
+    agreeing = codec.linked_columns | codec.gap_columns | codec.sum_columns
+    blocks = dict.fromkeys((rows.start, rows.stop) for rows, _, _ in fixed)
+    if not blocks or not agreeing:
         return Known()
     # The last one knows nothing.
     place = np.full(len(codes), len(blocks))
@@ -89,7 +81,7 @@ def known_of_fixed(
         values = {
             j: value
             for rows, j, value in fixed
-            if rows.start == start and j in linked | beside
+            if rows.start == start and j in agreeing
         }
         parts.append(codec.known(_row(codec, values), codes[start : start + 1]))
     parts.append(codec.known(_row(codec, {}), codes[:1]))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from skvae._table._gaps import spread_of
 from skvae._table._numeric import NumericColumn
 
 # Rows a sum is fitted to, at most and at least; those a column beside others needs.
@@ -63,7 +64,7 @@ def find_sums(columns: list[Any], cells: list[Any], bound: set[int]) -> list[Sum
     columns : list
         The fitted columns.
     cells : list of array-like
-        Their training cells.
+        Their training cells; those of numbers are arrays of floats.
     bound : set of int
         Columns whose values already follow from others.
 
@@ -81,7 +82,7 @@ def find_sums(columns: list[Any], cells: list[Any], bound: set[int]) -> list[Sum
         return []
     n = len(cells[0])
     rows = np.linspace(0, n - 1, min(n, _ROWS)).astype(np.int64)
-    some = np.column_stack([_floats(cells[j])[rows] for j in free])
+    some = np.column_stack([cells[j][rows] for j in free])
     whole = some[~np.isnan(some).any(axis=1)]
     if len(whole) < max(_MIN_ROWS, _ROWS_PER_COLUMN * len(free)):
         return []
@@ -93,19 +94,13 @@ def find_sums(columns: list[Any], cells: list[Any], bound: set[int]) -> list[Sum
             near = np.flatnonzero(np.abs(slopes[k] - 1) < _OFF)
             if len(near) < 2 or used & {j, *(free[i] for i in near)}:
                 continue
-            near = near[np.argsort(-_spread(whole[:, near]), kind="stable")]
+            near = near[np.argsort(-spread_of(whole[:, near]), kind="stable")]
             parts = [free[i] for i in near]
-            rests = _rests(
-                columns[j], _floats(cells[j]), [_floats(cells[i]) for i in parts]
-            )
+            rests = _rests(columns[j], cells[j], [cells[i] for i in parts])
             if rests is not None:
                 sums.append(Sum(j, parts, rests))
                 used |= set(sums[-1].columns)
     return sums
-
-
-def _floats(cells: Any) -> np.ndarray:
-    return np.asarray(cells, dtype=np.float64)
 
 
 def _varies(column: NumericColumn) -> bool:
@@ -135,16 +130,11 @@ def _rests(
     rest = total - sum(parts)
     known = ~np.isnan(rest)
     rest = _rounded(rest[known], column)
-    if _spread(rest) > _MAX_SHARE * _spread(total[known]):
+    if spread_of(rest) > _MAX_SHARE * spread_of(total[known]):
         return None
     values = np.unique(rest)
     most = min(np.sqrt(len(rest)), _MAX_VALUES * len(np.unique(total[known])))
     return values if len(values) <= most else None
-
-
-def _spread(values: np.ndarray) -> Any:
-    low, high = np.quantile(values, [0.1, 0.9], axis=0)
-    return high - low
 
 
 def _rounded(values: np.ndarray, column: Any) -> np.ndarray:
@@ -184,18 +174,12 @@ def add_up(
         it stays as it is, unless all parts are known.
     """
     for entry in sums:
-        known = {
-            j: told[j].notna().to_numpy()
-            if j in told
-            else np.zeros(len(values[j]), dtype=bool)
-            for j in entry.columns
-        }
-        n_open = sum(~known[j] for j in entry.columns)
+        open_ = np.full(len(values[entry.total]), np.nan)
+        cells = {j: told[j].to_numpy() if j in told else open_ for j in entry.columns}
+        known = {j: ~np.isnan(own) for j, own in cells.items()}
+        n_open = sum(~here for here in known.values())
         waiting = n_open >= 1 if drawn else n_open == 1
-        exact = {
-            j: np.where(known[j], told[j], values[j]) if j in told else values[j]
-            for j in entry.columns
-        }
+        exact = {j: np.where(known[j], own, values[j]) for j, own in cells.items()}
         rest = exact[entry.total] - sum(exact[j] for j in entry.parts)
         waiting &= ~np.isnan(rest)
         for wanted in _around(entry.rests, rest):
