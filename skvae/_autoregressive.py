@@ -37,6 +37,41 @@ _ENOUGH = 15
 _SPREAD, _SPREAD_BINS = 0.3, 0.1
 
 
+class _Told(torch.autograd.Function):
+    """What codes say and how it is heard, masked and smoothed, as one node."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, entries: Tensor, weight: Tensor, mask: Tensor, smoother: BinSmoother
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(mask)
+        ctx.smoother, width = smoother, len(entries)
+        both = smoother.mixed(torch.cat([entries, weight * mask]))
+        return both[:width].t().contiguous(), both[width:]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple:
+        (mask,), (told, heard) = ctx.saved_tensors, grads
+        total = ctx.smoother.smooth(torch.cat([told.t(), heard]), back=True)
+        width = told.shape[1]
+        return total[:width], total[width:] * mask, None, None
+
+
+class _WeightedSquares(torch.autograd.Function):
+    """Weighted sum of squared differences, as one node."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, start: Tensor, weights: Tensor) -> Tensor:
+        ctx.save_for_backward(values, start, weights)
+        away = values - start
+        return torch.dot(away.view(-1), (away * weights).view(-1))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple:
+        values, start, weights = ctx.saved_tensors
+        return (values - start) * (2 * grads[0] * weights), None, None
+
+
 class _AddContext(torch.autograd.Function):
     """Logits plus what the codes of the columns before say, as one node."""
 
@@ -134,15 +169,15 @@ class AutoregressiveLikelihood(TableLikelihood):
         mask = torch.as_tensor(before, dtype=dtype)
         self.register_buffer("mask", mask, persistent=False)
         self.heads = GaussianHeads(gaussian, dtype) if gaussian else None
-        self.smoother = BinSmoother(bin_runs, smoothing, dtype)
+        self.smoother = BinSmoother(bin_runs, smoothing, self.n_outputs, dtype)
         # Smoothed weights vary less: bins are to hear with the variance of levels.
         unit = torch.ones(self.n_outputs, dtype=dtype)
         stiffness = self.smoother.variances(unit)
         self.register_buffer("stiffness", stiffness, persistent=False)
         entries = torch.empty(width, self.n_outputs, dtype=dtype)
         entries.normal_(std=_SPREAD, generator=generator)
-        for place in self.smoother.places:
-            entries[:, place] *= _SPREAD_BINS / _SPREAD
+        for run in self.smoother.runs:
+            entries[:, run] *= _SPREAD_BINS / _SPREAD
         self.entries = nn.Parameter(entries)
         # Nothing is heard at first.
         self.weight = nn.Parameter(torch.zeros_like(self.mask))
@@ -183,15 +218,13 @@ class AutoregressiveLikelihood(TableLikelihood):
 
     def squared_norm(self) -> Tensor:
         """Compute the sum of squares of what was learned, in units of its variance."""
-        return ((self.weight - self.start).square() * self.stiffness).sum()
+        return _WeightedSquares.apply(self.weight, self.start, self.stiffness)
 
     def _matrices(self) -> tuple[Tensor, Tensor]:
         """Return what each code says (n_codes, width), and how it is heard."""
-        both = self.smoother(torch.cat([self.entries, self.weight * self.mask]))
-        entries, weight = both.split([self.width, len(self.weight)])
-        if self.heads is not None:
-            weight = self.heads.shifts(weight)
-        return entries.t().contiguous(), weight
+        told = _Told.apply(self.entries, self.weight, self.mask, self.smoother)
+        entries, weight = told
+        return entries, weight if self.heads is None else self.heads.shifts(weight)
 
     def _given(self, x: Tensor, raw: Tensor) -> Tensor:
         """Return the logits of every column given the cells before it.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from skvae._jacobian import squared_jacobian_norm
+from skvae._mixture_density import LOG_TAU
 from skvae._networks import TiedDecoder
 from skvae.priors import ConditionalMixturePrior, NormalPrior, normal_log_prob
 
@@ -19,13 +20,16 @@ LOG_VAR_RANGE = (-12.0, 6.0)
 class Pass(NamedTuple):
     """What one forward pass leaves for the terms of the objective.
 
-    With several importance samples `z` and `raw` have a leading axis.
+    Of variational models `kl` is the divergence of each component where it has a closed
+    form, and `log_q` the log-density of the draw under its posterior where it has none.
+    With several importance samples `z`, `log_q` and `raw` have a leading axis.
     """
 
     z: Tensor
     mean: Tensor
     log_var: Tensor | None
     kl: Tensor | None
+    log_q: Tensor | None
     raw: Tensor
     target: Tensor
     encoder_input: Tensor
@@ -44,38 +48,61 @@ class _Reparameterise(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, parameters: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        k = parameters.shape[-1] // 2
-        mean, raw = parameters[..., :k], parameters[..., k:]
-        log_var = raw.clamp(*LOG_VAR_RANGE)
-        std = torch.exp(0.5 * log_var)
-        z = torch.addcmul(mean, std, noise)
-        variance = std * std
-        kl = torch.addcmul(variance - log_var - 1, mean, mean).mul_(0.5)
-        ctx.save_for_backward(mean, raw, std, noise, variance)
-        return z, kl
+        mean, _, log_var, std = _split(parameters)
+        kl = torch.addcmul(std * std - log_var - 1, mean, mean).mul_(0.5)
+        ctx.save_for_backward(parameters, noise)
+        return torch.addcmul(mean, std, noise), kl
 
     @staticmethod
-    def backward(
-        ctx: Any, grad_z: Tensor | None, grad_kl: Tensor | None
-    ) -> tuple[Tensor, None]:
-        mean, raw, std, noise, variance = ctx.saved_tensors
-        gradient = mean.new_zeros(*mean.shape[:-1], 2 * mean.shape[-1])
-        k = mean.shape[-1]
-        to_mean, to_log_var = gradient[..., :k], gradient[..., k:]
-        if grad_z is not None:
-            # Importance samples share the posterior's parameters.
-            extra = grad_z.dim() - mean.dim()
-            by_noise = grad_z * noise
-            for _ in range(extra):
-                grad_z, by_noise = grad_z.sum(0), by_noise.sum(0)
-            to_mean += grad_z
-            to_log_var.addcmul_(by_noise, std, value=0.5)
-        if grad_kl is not None:
-            to_mean.addcmul_(grad_kl, mean)
-            to_log_var.addcmul_(grad_kl, variance - 1, value=0.5)
-        low, high = LOG_VAR_RANGE
-        to_log_var.mul_((raw > low) & (raw < high))
-        return gradient, None
+    def backward(ctx: Any, grad_z: Tensor, grad_kl: Tensor) -> tuple[Tensor, None]:
+        parameters, noise = ctx.saved_tensors
+        mean, raw, _, std = _split(parameters)
+        to_mean, to_log_var = _through_draw(grad_z, std, noise)
+        to_mean = torch.addcmul(to_mean, grad_kl, mean)
+        to_log_var = torch.addcmul(to_log_var, grad_kl, std * std - 1, value=0.5)
+        return _joined_gradient(to_mean, to_log_var, raw), None
+
+
+class _Draw(torch.autograd.Function):
+    """Draw z and its log-density under the posterior as one autograd node.
+
+    z = m + s * eps,   log q = -sum(eps^2 + log s^2 + log 2 pi) / 2
+    """
+
+    @staticmethod
+    def forward(ctx: Any, parameters: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        mean, _, log_var, std = _split(parameters)
+        ctx.save_for_backward(parameters, noise)
+        log_q = torch.addcmul(log_var + LOG_TAU, noise, noise).sum(-1).mul_(-0.5)
+        return torch.addcmul(mean, std, noise), log_q
+
+    @staticmethod
+    def backward(ctx: Any, grad_z: Tensor, grad_log_q: Tensor) -> tuple[Tensor, None]:
+        parameters, noise = ctx.saved_tensors
+        mean, raw, _, std = _split(parameters)
+        to_mean, to_log_var = _through_draw(grad_z, std, noise)
+        shared = grad_log_q.sum_to_size(mean.shape[:-1]).unsqueeze(-1)
+        to_log_var = torch.sub(to_log_var, shared, alpha=0.5)
+        return _joined_gradient(to_mean, to_log_var, raw), None
+
+
+def _split(parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return mean, log-variance as it is and in its range, and standard deviation."""
+    mean, raw = parameters.chunk(2, dim=-1)
+    log_var = raw.clamp(*LOG_VAR_RANGE)
+    return mean, raw, log_var, torch.exp(0.5 * log_var)
+
+
+def _through_draw(grad_z: Tensor, std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what mean and log-variance receive from z; draws of a row add up."""
+    to_log_var = (grad_z * noise).sum_to_size(std.shape) * (0.5 * std)
+    return grad_z.sum_to_size(std.shape), to_log_var
+
+
+def _joined_gradient(to_mean: Tensor, to_log_var: Tensor, raw: Tensor) -> Tensor:
+    low, high = LOG_VAR_RANGE
+    # A clamped log-variance has no slope.
+    return torch.cat([to_mean, to_log_var * ((raw > low) & (raw < high))], dim=-1)
 
 
 class AutoencoderModule(nn.Module):
@@ -185,22 +212,24 @@ class AutoencoderModule(nn.Module):
         inputs = self._corrupted_input(x, mask, values)
         if self.prior is None:
             z, _ = self.posterior(inputs)
-            mean, log_var, kl, n_samples = z, None, None, 1
+            mean, log_var, kl, log_q, n_samples = z, None, None, None, 1
         else:
             # Autocast may have left half precision, too little for a divergence.
             parameters = self.encoder(inputs).to(inputs.dtype)
             n_samples = self.n_importance_samples
-            z, kl = _Reparameterise.apply(parameters, self._noise_like(parameters))
-            k = z.shape[-1]
-            mean, log_var = parameters[..., :k], parameters[..., k:]
+            noise, kl, log_q = self._noise_like(parameters), None, None
             if n_samples > 1 or not isinstance(self.prior, NormalPrior):
-                kl = None
+                z, log_q = _Draw.apply(parameters, noise)
+            else:
+                z, kl = _Reparameterise.apply(parameters, noise)
+            mean, log_var = parameters.chunk(2, dim=-1)
         raw = self.decode(z, self.known(condition))
         return Pass(
             z=z,
             mean=mean,
             log_var=log_var,
             kl=kl,
+            log_q=log_q,
             raw=raw,
             target=x,
             encoder_input=inputs,
@@ -319,10 +348,8 @@ class AutoencoderModule(nn.Module):
 
     def sampled_kl(self, out: Pass) -> Tensor:
         """Return log q(z | x) - log p(z) of each draw, in nats."""
-        assert out.log_var is not None
-        log_var = out.log_var.clamp(*LOG_VAR_RANGE)
-        log_q = normal_log_prob(out.z, out.mean, log_var)
-        return log_q - self.log_prior(out)
+        assert out.log_q is not None
+        return out.log_q - self.log_prior(out)
 
     def squared_jacobian_norm(self, out: Pass, method: str) -> Tensor:
         """Return the squared Frobenius norm of the encoder's Jacobian of each row."""

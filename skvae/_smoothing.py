@@ -16,18 +16,17 @@ from torch import Tensor, nn
 from skvae._fused import BoundNetwork
 
 
-class Smooth(torch.autograd.Function):
-    """Replace the logits of each run of bins by a weighted mean of its neighbours."""
+class _Smooth(torch.autograd.Function):
+    """Replace the values of each run of bins by a weighted mean of its neighbours."""
 
     @staticmethod
-    def forward(ctx: Any, free: Tensor, places: list, kernels: list) -> Tensor:
-        ctx.places, ctx.kernels = places, kernels
-        return _smoothed(free, places, kernels)
+    def forward(ctx: Any, values: Tensor, smoother: BinSmoother, back: bool) -> Tensor:
+        ctx.smoother, ctx.back = smoother, back
+        return smoother.mixed(values, back=back)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple:
-        transposed = [kernel.t() for kernel in ctx.kernels]
-        return _smoothed(grads[0], ctx.places, transposed), None, None
+        return ctx.smoother.smooth(grads[0], back=not ctx.back), None, None
 
 
 class BinSmoother(nn.Module):
@@ -36,36 +35,55 @@ class BinSmoother(nn.Module):
     Parameters
     ----------
     runs : sequence of sequence of int
-        Positions of codes that are neighbours.
+        Positions of codes that are neighbours; runs do not interleave.
     width : float
         Standard deviation of the smoothing, in bins; 0 is none.
+    n_codes : int
+        Number of codes.
     dtype : torch.dtype
         Type of the values.
     """
 
-    def __init__(self, runs: Any, width: float, dtype: Any):
+    def __init__(self, runs: Any, width: float, n_codes: int, dtype: Any):
         super().__init__()
         runs = [np.asarray(r) for r in runs] if width > 0 else []
-        self.places = [place_of(run) for run in runs]
+        self.runs = [torch.as_tensor(run) for run in runs]
+        self.places = [slice(int(run[0]), int(run[-1]) + 1) for run in runs]
+        self.rest = _between(self.places, n_codes)
         for i, run in enumerate(runs):
-            kernel = torch.as_tensor(kernel_of(len(run), width), dtype=dtype)
+            kernel = torch.as_tensor(kernel_of(run - run[0], width), dtype=dtype)
             self.register_buffer(f"kernel{i}", kernel, persistent=False)
 
     @property
     def kernels(self) -> list[Tensor]:
-        """Weights of the neighbours within each run."""
+        """Weights of the neighbours within each run; codes between stay themselves."""
         return [getattr(self, f"kernel{i}") for i in range(len(self.places))]
 
     def forward(self, values: Tensor) -> Tensor:
         """Smooth values of shape (..., n_codes)."""
-        if not self.places:
-            return values
-        return Smooth.apply(values, self.places, self.kernels)
+        return self.smooth(values)
+
+    def smooth(self, values: Tensor, *, back: bool = False) -> Tensor:
+        """Smooth values, or their gradients on the way back."""
+        return _Smooth.apply(values, self, back) if self.places else values
+
+    def mixed(self, values: Tensor, *, back: bool = False) -> Tensor:
+        """Do so outside of a graph."""
+        kernels = [kernel.t() for kernel in self.kernels] if back else self.kernels
+        return self._with(kernels, values)
 
     def variances(self, values: Tensor) -> Tensor:
         """Compute the variances of smoothed independent values, from theirs."""
-        squares = [kernel.square() for kernel in self.kernels]
-        return _smoothed(values, self.places, squares)
+        return self._with([kernel.square() for kernel in self.kernels], values)
+
+    def _with(self, kernels: list[Tensor], values: Tensor) -> Tensor:
+        rows = values.reshape(-1, values.shape[-1])
+        out = torch.empty_like(rows, memory_format=torch.contiguous_format)
+        for place, kernel in zip(self.places, kernels, strict=True):
+            torch.mm(rows[:, place], kernel, out=out[:, place])
+        for place in self.rest:
+            out[:, place] = rows[:, place]
+        return out.view(values.shape)
 
 
 class SmoothedNetwork(BoundNetwork):
@@ -75,37 +93,38 @@ class SmoothedNetwork(BoundNetwork):
     ----------
     mlp, linear : LinearPlusMLP
         The smoothed network and the linear map that is added, their gradients bound.
-    places : list
-        Positions of the runs of bins among the outputs.
-    kernels : list of Tensor
-        Weights of the neighbours within each run.
+    smoother : BinSmoother
+        Smoothing of the outputs.
     plain : callable
         The same function, differentiable any number of times.
     """
 
-    def __init__(self, mlp: Any, linear: Any, places: list, kernels: list, plain: Any):
+    def __init__(self, mlp: Any, linear: Any, smoother: BinSmoother, plain: Any):
         vars(self).update(vars(mlp.grad_buffers))
         # What these views belong to: a network bound anew needs new ones.
         self.sources = (mlp.grad_buffers, linear.grad_buffers)
         other = linear.grad_buffers
-        self.plain, self.places, self.kernels = plain, places, kernels
-        self.own_bias, self.other_bias = self.bias, other.bias
+        self.plain, self.other_bias = plain, other.bias
         self.other_bias_grad = other.bias_grads[-1]
         self.linear, self.linear_t = other.linear, other.linear_t
         self.linear_grad, self.n_linear = other.linear_grad, other.n_linear
         self.partial = False
-        self.own_weight = self.weights[-1]
-        smooth = torch.empty_like(self.own_weight)
-        self.weights = [*self.weights[:-1], smooth]
-        self.weights_t = [*self.weights_t[:-1], smooth.t()]
+        own = (self.weights[-1], self.bias.unsqueeze(-1))
+        grads = (self.weight_grads[-1], self.bias_grads[-1].unsqueeze(-1))
+        weight, bias = smooth = [torch.empty_like(values) for values in own]
+        self.totals = [torch.empty_like(values) for values in own]
+        self.weights = [*self.weights[:-1], weight]
+        self.weights_t = [*self.weights_t[:-1], weight.t()]
+        self.bias = bias.squeeze(-1)
+        self.there = [_Mixer(*pair, smoother, True) for pair in zip(own, smooth)]
+        self.back = [_Mixer(*pair, smoother, False) for pair in zip(self.totals, grads)]
 
     def run(self, x: Tensor) -> Tensor:
         """Smooth the weights as they are now, and apply the network."""
         with torch.no_grad():
-            _mix(self.own_weight, self.places, self.kernels, self.weights[-1])
-            bias = torch.empty_like(self.own_bias).unsqueeze(-1)
-            _mix(self.own_bias.unsqueeze(-1), self.places, self.kernels, bias)
-            self.bias = bias.squeeze(-1).add_(self.other_bias)
+            for mixer in self.there:
+                mixer.write()
+            self.bias.add_(self.other_bias)
         return super().run(x)
 
     def add_gradients(
@@ -115,45 +134,66 @@ class SmoothedNetwork(BoundNetwork):
         if layer < len(self.weights) - 1:
             super().add_gradients(layer, grad, rows, beta)
             return
-        turned = grad.t()
-        sums = torch.mv(turned, self.ones(grad))
-        totals = (torch.mm(turned, rows), sums.unsqueeze(-1))
-        kernels = [kernel.t() for kernel in self.kernels]
-        for total, own in zip(
-            totals, (self.weight_grads[-1], self.bias_grads[-1]), strict=True
-        ):
-            mixed = _mix(total, self.places, kernels, torch.empty_like(total))
-            own.mul_(beta).add_(mixed.view_as(own))
-        self.other_bias_grad.mul_(beta).add_(sums)
+        turned, (weight, bias) = grad.t(), self.totals
+        torch.mm(turned, rows, out=weight)
+        torch.mv(turned, self.ones(grad), out=bias.squeeze(-1))
+        for mixer in self.back:
+            mixer.add(beta)
+        self.other_bias_grad.mul_(beta).add_(bias.squeeze(-1))
 
 
-def _mix(values: Tensor, places: list, kernels: list, out: Tensor) -> Tensor:
-    """Write rows, those of each run mixed by its kernel, into `out`."""
-    out.copy_(values)
-    for place, kernel in zip(places, kernels, strict=True):
-        out[place] = kernel.t() @ values[place]
-    return out
+class _Mixer:
+    """Mixes the rows of one matrix, those of each run, into the rows of another.
+
+    The views are made once: making them costs as much as the products.
+    """
+
+    def __init__(
+        self, source: Tensor, target: Tensor, smoother: BinSmoother, turned: bool
+    ):
+        kernels = [kernel.t() if turned else kernel for kernel in smoother.kernels]
+        self.mixed = [
+            (kernel, source[place], target[place])
+            for kernel, place in zip(kernels, smoother.places, strict=True)
+        ]
+        self.kept = [(source[place], target[place]) for place in smoother.rest]
+
+    def write(self) -> None:
+        """Write the mixed rows."""
+        for kernel, source, target in self.mixed:
+            torch.mm(kernel, source, out=target)
+        for source, target in self.kept:
+            target.copy_(source)
+
+    def add(self, beta: float) -> None:
+        """Add the mixed rows to `beta` times what is there."""
+        for kernel, source, target in self.mixed:
+            target.addmm_(kernel, source, beta=beta)
+        for source, target in self.kept:
+            target.mul_(beta).add_(source)
 
 
-def _smoothed(values: Tensor, places: list, kernels: list) -> Tensor:
-    out = values.clone(memory_format=torch.contiguous_format)
-    for place, kernel in zip(places, kernels, strict=True):
-        out[..., place] = values[..., place] @ kernel
-    return out
+def _between(places: list[slice], n: int) -> list[slice]:
+    """Return the parts of a range that no place covers."""
+    edges = [0, *(edge for place in places for edge in (place.start, place.stop)), n]
+    gaps = zip(edges[::2], edges[1::2], strict=True)
+    return [slice(first, last) for first, last in gaps if first < last]
 
 
-def place_of(run: np.ndarray) -> Any:
-    """Return the positions of a run, as a slice where they follow each other."""
-    first, last = int(run[0]), int(run[-1])
-    if last - first + 1 == len(run):
-        return slice(first, last + 1)
-    return torch.as_tensor(run)
+def kernel_of(run: np.ndarray, width: float) -> np.ndarray:
+    """Return the weights of neighbours, of which each column sums to one.
 
-
-def kernel_of(length: int, width: float) -> np.ndarray:
-    """Return the weights of neighbours; each column sums to one."""
-    steps = np.arange(length)
+    Parameters
+    ----------
+    run : ndarray of int
+        Places of the neighbours, from 0 on; places left out stay themselves.
+    width : float
+        Standard deviation, in neighbours.
+    """
+    steps = np.arange(len(run))
     weights = np.exp(-0.5 * (np.subtract.outer(steps, steps) / width) ** 2)
     # Products with the denormal numbers far out would cost thirty times more.
     weights[weights < 1e-9] = 0.0
-    return weights / weights.sum(axis=0)
+    kernel = np.eye(int(run[-1]) + 1)
+    kernel[np.ix_(run, run)] = weights / weights.sum(axis=0)
+    return kernel

@@ -151,6 +151,25 @@ class GaussianHeads(nn.Module):
         return terms
 
 
+class _Replace(torch.autograd.Function):
+    """Put values in some places of the last axis, as one node."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, told: list[tuple[slice, Tensor]]) -> Tensor:
+        ctx.places = [place for place, _ in told]
+        logits = logits.clone()
+        for place, values in told:
+            logits[..., place] = values
+        return logits
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple:
+        grad = grads[0].clone()
+        for place in ctx.places:
+            grad[..., place] = 0.0
+        return grad, None
+
+
 class DerivedHeads(nn.Module):
     r"""Heads of columns that another column determines.
 
@@ -217,12 +236,12 @@ class DerivedHeads(nn.Module):
 
     def follow(self, x: Tensor, logits: Tensor) -> Tensor:
         """Say what children are, their parents known; see `predict`."""
-        logits = logits.clone()
-        for parent, children in self.families.items():
-            for child in children:
-                table = getattr(self, f"table{child}")
-                logits[..., self.places[child]] = table[x[..., parent]].to(logits.dtype)
-        return logits
+        told = [
+            (self.places[child], getattr(self, f"table{child}")[x[..., parent]])
+            for parent, children in self.families.items()
+            for child in children
+        ]
+        return _Replace.apply(logits, told)
 
     def hear(self, parent: int, x: Tensor, before: Tensor, after: Tensor) -> None:
         """Write the logits of one parent's family into those of `predict`."""

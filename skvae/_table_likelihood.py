@@ -22,7 +22,7 @@ class _TableLogProb(torch.autograd.Function):
     ) -> Tensor:
         highest = raw.amax(dim=-1, keepdim=True)
         # A head 80 nats below another one in the same row still does not underflow.
-        powers = torch.exp((raw - highest).clamp_min_(-80.0))
+        powers = (raw - highest).clamp_min_(-80.0).exp_()
         sums = powers @ member
         cells = raw.gather(-1, index) - torch.log(sums) - highest
         if known is not None:
@@ -35,12 +35,11 @@ class _TableLogProb(torch.autograd.Function):
         powers, sums, index, member, known = ctx.saved_tensors
         (grad,) = grads
         share = grad.unsqueeze(-1) if known is None else grad.unsqueeze(-1) * known
-        share = share.expand(sums.shape)
+        share = share.expand(sums.shape).contiguous()
         # Whatever runs in half precision around it.
         with torch.autocast(powers.device.type, enabled=False):
-            gradient = (share / sums) @ member.t()
-        gradient.mul_(powers).neg_()
-        gradient.scatter_add_(-1, index, share.contiguous())
+            gradient = (share / -sums) @ member.t()
+        gradient.mul_(powers).scatter_add_(-1, index, share)
         return gradient, None, None, None
 
 

@@ -168,10 +168,11 @@ class TableFeatures(nn.Module):
 
     def responsibilities(self, codes: Tensor) -> Tensor:
         """Return the posterior weights of the mixture's components."""
-        joint = nn.functional.embedding_bag(
-            self.index(codes), self.log_probs, mode="sum"
-        )
-        return torch.softmax(joint + self.log_weights, dim=-1)
+        return self._responsibilities(self.index(codes))
+
+    def _responsibilities(self, index: Tensor) -> Tensor:
+        joint = nn.functional.embedding_bag(index, self.log_probs, mode="sum")
+        return torch.softmax(joint.add_(self.log_weights), dim=-1)
 
     def forward(
         self,
@@ -182,18 +183,17 @@ class TableFeatures(nn.Module):
     ) -> Tensor:
         """Return the encoder's input, of corrupted codes where asked for."""
         blurs = isinstance(corruption, GaussianNoise)
+        clean = codes
         if corruption is not None and not blurs:
-            changed = corruption(codes, generator)
-            if values is not None:
-                levels = self.code_values[self.index(changed)]
-                values = torch.where(changed == codes, values, levels)
-            codes = changed
+            codes = corruption(codes, generator)
         index = self.index(codes)
         if values is None:
             values = self.code_values[index]
+        elif codes is not clean:
+            values = torch.where(codes == clean, values, self.code_values[index])
         padded = nn.functional.pad(self.embedding, (0, 0, 0, 1))
         embedded = Embedding.apply(padded, index).flatten(1)
-        start = self.responsibilities(codes) @ self.positions
+        start = self._responsibilities(index) @ self.positions
         out = torch.cat([start, values.to(start.dtype), embedded], dim=-1)
         # Codes cannot be a little off: normal noise goes on what they are read as.
         return corruption(out, generator) if blurs else out
@@ -246,7 +246,7 @@ class TableDecoder(nn.Module):
             generator=generator,
             dtype=dtype,
         )
-        self.smoother = BinSmoother(bin_runs, width, dtype)
+        self.smoother = BinSmoother(bin_runs, width, n_out, dtype)
         self.heads = GaussianHeads(gaussian, dtype) if gaussian else None
         self._joined: SmoothedNetwork | None = None
 
@@ -267,13 +267,8 @@ class TableDecoder(nn.Module):
         if plain or self.mlp.dropout or torch.is_autocast_enabled(z.device.type):
             return None
         if self._joined is None or self._joined.sources != sources:
-            smoother = self.smoother
             self._joined = SmoothedNetwork(
-                self.mlp,
-                self.linear,
-                smoother.places,
-                smoother.kernels,
-                self._plain_logits,
+                self.mlp, self.linear, self.smoother, self._plain_logits
             )
         return self._joined
 

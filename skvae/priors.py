@@ -13,6 +13,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from skvae._mixture_density import (
+    LOG_TAU,
+    MIN_LOG_VAR,
+    ConditionalMixture,
+    DiagonalMixture,
+)
+
 __all__ = [
     "PRIORS",
     "ConditionalMixturePrior",
@@ -24,9 +31,6 @@ __all__ = [
     "normal_kl",
     "normal_log_prob",
 ]
-
-_LOG_TAU = math.log(2.0 * math.pi)
-_MIN_LOG_VAR = -12.0
 
 Encode = Callable[[Tensor], tuple[Tensor, Tensor]]
 
@@ -83,7 +87,7 @@ def normal_log_prob(z: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
     tensor([-1.8379])
     """
     squares = (z - mean).square() * torch.exp(-log_var)
-    return -0.5 * (squares + log_var + _LOG_TAU).sum(-1)
+    return -0.5 * (squares + log_var + LOG_TAU).sum(-1)
 
 
 class PriorDistribution(Protocol):
@@ -128,7 +132,7 @@ class _StandardNormal:
         self.n_components = n_components
 
     def log_prob(self, z: Tensor) -> Tensor:
-        return -0.5 * (z.square().sum(-1) + self.n_components * _LOG_TAU)
+        return -0.5 * (z.square().sum(-1) + self.n_components * LOG_TAU)
 
     @torch.no_grad()
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
@@ -138,80 +142,6 @@ class _StandardNormal:
             dtype=self.like.dtype,
             device=self.like.device,
         )
-
-
-class _DiagonalMixture:
-    """Mixture of normals with independent components."""
-
-    def __init__(self, log_weights: Tensor, means: Tensor, log_vars: Tensor) -> None:
-        self.log_weights = log_weights
-        self.means = means
-        self.log_vars = log_vars.clamp_min(_MIN_LOG_VAR)
-        # The expanded square cancels where a component is narrow and far from 0.
-        wide = means.dtype if means.device.type == "mps" else torch.float64
-        centres, log_vars = means.to(wide), self.log_vars.to(wide)
-        precisions = torch.exp(-log_vars)
-        slopes = centres * precisions
-        self._coefficients = torch.cat([-0.5 * precisions, slopes], dim=-1).mT
-        self._constants = log_weights.to(wide) - 0.5 * (
-            (centres * slopes + log_vars).sum(-1) + means.shape[-1] * _LOG_TAU
-        )
-
-    def joint(self, z: Tensor) -> Tensor:
-        """Return the log of weight times density of each normal, (..., n_mixture)."""
-        codes = z.to(self._coefficients.dtype)
-        powers = torch.cat([codes.square(), codes], dim=-1)
-        return (powers @ self._coefficients + self._constants).to(z.dtype)
-
-    def log_prob(self, z: Tensor) -> Tensor:
-        return torch.logsumexp(self.joint(z), dim=-1)
-
-    @torch.no_grad()
-    def draw(self, n: int, generator: torch.Generator) -> Tensor:
-        weights = torch.softmax(self.log_weights, dim=0)
-        # One systematic draw: the shares of the components carry no noise of their own.
-        start = torch.rand(1, generator=generator, device=weights.device)
-        places = (torch.arange(n, device=weights.device) + start) / n
-        running = weights.cumsum(0) / weights.sum()
-        chosen = torch.searchsorted(running, places.to(running)).clamp_max(
-            len(weights) - 1
-        )
-        order = torch.randperm(n, generator=generator, device=generator.device)
-        chosen = chosen[order.to(chosen.device)]
-        means = self.means.index_select(0, chosen)
-        spread = torch.exp(0.5 * self.log_vars).index_select(0, chosen)
-        noise = torch.randn(
-            means.shape, generator=generator, dtype=means.dtype, device=means.device
-        )
-        return torch.addcmul(means, noise, spread)
-
-
-class _ConditionalMixture:
-    """Mixtures whose weights and place differ from row to row."""
-
-    def __init__(
-        self, log_weights: Tensor, shift: Tensor, means: Tensor, log_vars: Tensor
-    ) -> None:
-        self.log_weights = log_weights
-        self.shift = shift
-        self.shared = _DiagonalMixture(means.new_zeros(means.shape[0]), means, log_vars)
-
-    def log_prob(self, z: Tensor) -> Tensor:
-        joint = self.shared.joint(z - self.shift) + self.log_weights
-        return torch.logsumexp(joint, dim=-1)
-
-    @torch.no_grad()
-    def draw(self, n: int, generator: torch.Generator) -> Tensor:
-        running = torch.softmax(self.log_weights, dim=-1).cumsum(-1)
-        place = torch.rand((n, 1), generator=generator, device=running.device)
-        place = place.to(running) * running[:, -1:]
-        chosen = torch.searchsorted(running, place).clamp_max(running.shape[1] - 1)
-        means = self.shared.means[chosen[:, 0]] + self.shift
-        noise = torch.randn(
-            means.shape, generator=generator, dtype=means.dtype, device=means.device
-        )
-        spread = torch.exp(0.5 * self.shared.log_vars[chosen[:, 0]])
-        return torch.addcmul(means, noise, spread)
 
 
 class Prior(nn.Module):
@@ -412,14 +342,14 @@ class MixturePrior(Prior):
             values.append(tensor)
         self.log_weights.copy_(torch.log(values[0] / values[0].sum()))
         self.means.copy_(values[1])
-        self.log_vars.copy_(torch.log(values[2]).clamp_min(_MIN_LOG_VAR))
+        self.log_vars.copy_(torch.log(values[2]).clamp_min(MIN_LOG_VAR))
 
     def distribution(
         self, encode: Encode | None = None, condition: Tensor | None = None
     ) -> PriorDistribution:
         """Give the mixture; see `Prior`."""
         log_weights = torch.log_softmax(self.log_weights, dim=0)
-        return _DiagonalMixture(log_weights, self.means, self.log_vars)
+        return DiagonalMixture(log_weights, self.means, self.log_vars)
 
 
 class ConditionalMixturePrior(MixturePrior):
@@ -488,7 +418,7 @@ class ConditionalMixturePrior(MixturePrior):
                 "ConditionalMixturePrior.distribution needs condition, one row each."
             )
         logits = self.log_weights + condition @ self.gates.mT
-        return _ConditionalMixture(
+        return ConditionalMixture(
             torch.log_softmax(logits, dim=-1),
             condition @ self.shift.mT,
             self.means,
@@ -567,7 +497,7 @@ class VampPrior(Prior):
             )
         means, log_vars = encode(self.pseudo_inputs)
         log_weights = means.new_full((self.n_mixture,), -math.log(self.n_mixture))
-        return _DiagonalMixture(log_weights, means, log_vars)
+        return DiagonalMixture(log_weights, means, log_vars)
 
 
 PRIORS: dict[str, type[Prior]] = {

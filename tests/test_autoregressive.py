@@ -102,6 +102,30 @@ def test_gradients_are_those_of_the_graph(leading):
     assert torch.autograd.gradcheck(lambda *t: _AddContext.apply(*t, index), inputs)
 
 
+@pytest.mark.parametrize("leading", [(), (2,)])
+def test_gradients_of_what_is_told_are_those_of_finite_differences(
+    likelihood, every_row, leading
+):
+    rows = every_row[::4]
+    raw = torch.randn(*leading, len(rows), 9, generator=_generator(4)).double()
+    inputs = [t.detach().clone() for t in (likelihood.entries, likelihood.weight, raw)]
+
+    def log_prob(entries, weight, raw):
+        own = {"entries": entries, "weight": weight}
+        return torch.func.functional_call(likelihood, own, (rows, raw))
+
+    likelihood.forward = likelihood.log_prob
+    assert torch.autograd.gradcheck(log_prob, [t.requires_grad_() for t in inputs])
+    likelihood.forward = lambda: likelihood.squared_norm()
+
+    def penalty(weight):
+        return torch.func.functional_call(likelihood, {"weight": weight}, ())
+
+    assert torch.autograd.gradcheck(penalty, inputs[1])
+    one = torch.ones((), dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(penalty, inputs[1], one)
+
+
 def test_drawn_rows_have_the_enumerated_probabilities(likelihood, every_row, raw):
     n = 20_000
     ranks = torch.rand(n, 3, generator=_generator(), dtype=torch.float64)
@@ -279,7 +303,7 @@ def test_who_hears_columns(frame):
 
 def test_the_penalty_counts_weights_as_they_are_heard():
     """A variance of one before smoothing is that of `variances` after it."""
-    smoother = BinSmoother(RUNS, 0.7, torch.float64)
+    smoother = BinSmoother(RUNS, 0.7, sum(SIZES), torch.float64)
     variances = smoother.variances(torch.ones(sum(SIZES), dtype=torch.float64))
     matrix = smoother(torch.eye(sum(SIZES), dtype=torch.float64))
     torch.testing.assert_close(variances, matrix.square().sum(0))

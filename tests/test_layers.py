@@ -29,7 +29,7 @@ LAYERS = (
     "_networks _starts _learned_prior _table_likelihood",
     "_factories _flat _conditions _imputing _defaults _smoothing _embedding _thinning",
     "objectives likelihoods corruptions priors _table _table_heads",
-    "_fused _optimizer _plan _rows",
+    "_fused _mixture_density _optimizer _plan _rows",
     "_random _docs _compat _threads _summary",
 )
 SIDEWAYS = {("_conditional_vae", "_vae"), ("metrics", "inspection")}

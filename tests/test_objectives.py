@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from skvae import VAE, AutoencoderTransformer
-from skvae._module import _Reparameterise, log_mean_exp
+from skvae._module import _Draw, _Reparameterise, log_mean_exp
 from skvae.objectives import (
     TERMS,
     Contraction,
@@ -22,6 +22,7 @@ from skvae.objectives import (
     Term,
     kl_bernoulli,
 )
+from skvae.priors import normal_log_prob
 
 
 def _normal(*shape, seed=0):
@@ -97,6 +98,39 @@ def test_reparameterisation_has_the_gradient_of_autograd(draws):
     (gradient,) = torch.autograd.grad(loss, parameters)
     (expected,) = torch.autograd.grad(by_hand(parameters), parameters)
     torch.testing.assert_close(gradient, expected)
+
+
+@pytest.mark.parametrize("draws", [1, 4])
+def test_a_draw_has_the_density_and_gradient_of_autograd(draws):
+    parameters = _normal(5, 4)
+    with torch.no_grad():
+        parameters[0, 2:] = torch.tensor([-13.0, 7.0])  # Beyond the clamp.
+    parameters.requires_grad_()
+    noise = _normal(*((draws,) if draws > 1 else ()), 5, 2, seed=1)
+    weight_z, weight_q = _normal(*noise.shape, seed=2), _normal(*noise.shape[:-1])
+    z, log_q = _Draw.apply(parameters, noise)
+    mean, log_var = parameters[:, :2], parameters[:, 2:].clamp(-12, 6)
+    expected_z = mean + torch.exp(0.5 * log_var) * noise
+    expected_q = normal_log_prob(expected_z, mean, log_var)
+    torch.testing.assert_close(z, expected_z)
+    torch.testing.assert_close(log_q, expected_q)
+    gradient, expected = (
+        torch.autograd.grad((weight_z * z).sum() + (weight_q * q).sum(), parameters)[0]
+        for z, q in ((z, log_q), (expected_z, expected_q))
+    )
+    torch.testing.assert_close(gradient, expected)
+
+
+@pytest.mark.parametrize("function", [_Draw, _Reparameterise])
+def test_draws_can_be_differentiated_twice(function):
+    parameters, noise = _normal(3, 4).requires_grad_(), _normal(3, 2, seed=1)
+    shapes = [v.shape for v in function.apply(parameters, noise)]
+    weights = [
+        _normal(*shape, seed=i).requires_grad_() for i, shape in enumerate(shapes)
+    ]
+    assert torch.autograd.gradgradcheck(
+        lambda p: function.apply(p, noise), (parameters,), weights
+    )
 
 
 def test_kl_sums_over_components():

@@ -195,7 +195,17 @@ def test_the_mixture_passes_gradcheck():
         return torch.func.functional_call(prior, parameters, (z,))
 
     prior.forward = lambda z: prior.distribution().log_prob(z)
-    assert torch.autograd.gradcheck(log_prob, [_normal(3, 2).requires_grad_(), *values])
+    for z in (_normal(3, 2), _normal(2, 3, 2)):
+        inputs = [z.requires_grad_(), *values]
+        assert torch.autograd.gradcheck(log_prob, inputs)
+        weight = _normal(*z.shape[:-1], seed=4).requires_grad_()
+        assert torch.autograd.gradgradcheck(log_prob, inputs, weight)
+
+
+def test_codes_out_of_reach_have_no_density_rather_than_none():
+    z = torch.full((1, 2), 1e30)
+    with torch.no_grad():
+        assert MixturePrior(2).distribution().log_prob(z).tolist() == [-torch.inf]
 
 
 def test_narrow_components_far_from_zero_keep_their_digits_in_float32():

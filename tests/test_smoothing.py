@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from skvae._flat import FlatParameters
+from skvae._smoothing import BinSmoother
 from skvae._table_model import TableDecoder
 
 # One run of neighbouring bins, one of bins with a code in between, free codes.
@@ -75,6 +76,23 @@ def test_second_derivatives_come_from_the_graph(decoder):
     (first,) = torch.autograd.grad(decoder(z).sum(), z, create_graph=True)
     (expected,) = torch.autograd.grad(first.square().sum(), z)
     torch.testing.assert_close(second, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("shape", [(14,), (3, 14), (2, 3, 14)])
+def test_smoothing_is_a_product_with_the_kernels(shape):
+    smoother = BinSmoother(RUNS, 1.5, 14, torch.float64)
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(0)).double()
+    matrix = torch.eye(14, dtype=torch.float64)
+    for run in RUNS:
+        steps = torch.arange(len(run))
+        kernel = torch.exp(-0.5 * ((steps[:, None] - steps) / 1.5) ** 2).double()
+        matrix[np.ix_(run, run)] = kernel / kernel.sum(0)
+    torch.testing.assert_close(smoother(values), values @ matrix, rtol=1e-6, atol=1e-6)
+    values.requires_grad_()
+    assert torch.autograd.gradcheck(smoother, values)
+    assert torch.autograd.gradgradcheck(
+        smoother, values, values.detach().clone().requires_grad_()
+    )
 
 
 def test_a_bound_decoder_can_be_copied(decoder):
