@@ -12,6 +12,8 @@ from skvae.objectives import KLDivergence
 
 SMALL = 50  # Rows below which none are held out.
 _STEPS, _STEPS_SMALL, _STEPS_VARIATIONAL, _STEPS_TABLE = 3000, 500, 2000, 2500
+# Epochs of a table at most: a hundred rows have no more to tell.
+_EPOCHS_TABLE = 1000
 _RATE, _RATE_VARIATIONAL, _RATE_TABLE, _RATE_MANY = 1e-3, 2e-3, 3e-3, 6e-3
 _MANY = 10_000  # Rows from which on a table takes larger batches and steps.
 _PRIOR_COMPONENTS = 32
@@ -48,10 +50,8 @@ def training_plan(est: Any, recipe: Any, n: int, *, partial: bool) -> TrainingPl
     batch_size = int(min(batch_size, n))
     max_iter = est.max_iter
     if max_iter == "auto":
-        budget = _STEPS if n >= SMALL else _STEPS_SMALL
-        if table or (recipe.variational and n >= SMALL):
-            budget = _STEPS_TABLE if table and n > _MANY else _STEPS_VARIATIONAL
-        max_iter = max(5, math.ceil(budget / max(1, math.ceil(n / batch_size))))
+        steps = max(1, math.ceil(n / batch_size))
+        max_iter = _epochs(table, recipe.variational, n, steps)
     if partial:
         max_iter = 1
     patience = est.n_iter_no_change
@@ -74,6 +74,15 @@ def training_plan(est: Any, recipe: Any, n: int, *, partial: bool) -> TrainingPl
         patience=patience,
         standard_errors=_STANDARD_ERRORS if table else 0.0,
     )
+
+
+def _epochs(table: bool, variational: bool, n: int, steps: int) -> int:
+    """Resolve `max_iter`, epochs of so many steps."""
+    if table:
+        budget = _STEPS_TABLE if n > _MANY else _STEPS_VARIATIONAL
+        return min(max(5, math.ceil(budget / steps)), _EPOCHS_TABLE)
+    budget = _STEPS_VARIATIONAL if variational else _STEPS
+    return max(5, math.ceil((budget if n >= SMALL else _STEPS_SMALL) / steps))
 
 
 def code_width(est: Any, recipe: Any, table_sizes: list[int]) -> int:

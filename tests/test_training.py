@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -41,23 +42,35 @@ def test_step_size_rises_then_falls_to_zero_along_a_cosine():
     assert TrainingPlan(1, 8, 2.0, schedule="constant").rate(0.7) == 2.0
 
 
+class _StopAtOnce:
+    def setup(self, estimator, context): ...
+    def teardown(self, estimator, context): ...
+    def on_fit_task_begin(self, estimator, context, **kwargs): ...
+    def on_fit_task_end(self, estimator, context, **kwargs):
+        return True
+
+
 @pytest.mark.parametrize(
     ("n", "max_iter", "batch_size"),
     [(20, 500, 20), (60, 3000, 50), (150, 1500, 128), (1000, 375, 128)],
 )
 def test_auto_epochs_are_a_budget_of_optimiser_steps(n, max_iter, batch_size):
     rows = np.random.default_rng(0).normal(size=(n, 2))
-
-    class Stop:
-        def setup(self, estimator, context): ...
-        def teardown(self, estimator, context): ...
-        def on_fit_task_begin(self, estimator, context, **kwargs): ...
-        def on_fit_task_end(self, estimator, context, **kwargs):
-            return True
-
-    model = AutoencoderTransformer(1, random_state=0).set_callbacks(Stop()).fit(rows)
+    model = AutoencoderTransformer(1, random_state=0)
+    model.set_callbacks(_StopAtOnce()).fit(rows)
     assert (model.max_iter_, model.batch_size_) == (max_iter, batch_size)
     assert model.n_iter_ == 1
+
+
+@pytest.mark.parametrize(
+    ("n", "max_iter"), [(20, 1000), (60, 1000), (200, 1000), (1000, 250), (20_000, 70)]
+)
+def test_a_small_table_is_not_seen_more_than_a_thousand_times(kind, n, max_iter):
+    codes = np.random.default_rng(0).integers(0, 3, size=(n, 2))
+    model = kind(random_state=0).set_callbacks(_StopAtOnce())
+    frame = pd.DataFrame(codes, columns=["a", "b"]).astype("category")
+    model.fit(frame)
+    assert model.max_iter_ == max_iter
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 1000])
