@@ -17,7 +17,10 @@ import numpy as np
 from skvae._table import one_hot
 
 # Rows and cells worth drawing for it, and how often rows are halved at most.
-_MAX_ROWS, _MAX_CELLS, _MAX_HALVINGS = 8192, 1 << 18, 3
+_MAX_ROWS, _MAX_CELLS, _MAX_HALVINGS = 24_576, 1 << 19, 5
+# Rows that are halved together: so many for each to keep, or so many in all. What the
+# first rounds leave uneven between blocks the later ones see.
+_BLOCK, _MAX_BLOCK = 4, 4096
 # How often the choices are gone through again.
 _MAX_SWEEPS = 10
 # Squares of counts of more columns are not exact in single precision.
@@ -52,29 +55,40 @@ def thinned(groups: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
     cells = one_hot(groups, groups.max(axis=0) + 1).toarray()
     kept = np.arange(len(groups))
     while len(kept) > n:
-        kept = rng.permutation(kept)
-        first, second = kept[::2], kept[1::2]
-        kept = np.where(_first_kept(cells[first], cells[second], rng), first, second)
-    return kept
+        n_blocks = -(-len(kept) // min(_BLOCK * n, _MAX_BLOCK))
+        blocks = np.array_split(rng.permutation(kept).reshape(-1, 2), n_blocks)
+        kept = np.concatenate([_halved(cells, pairs, rng) for pairs in blocks])
+    return rng.permutation(kept)
 
 
-def _first_kept(
-    first: np.ndarray, second: np.ndarray, rng: np.random.Generator
+def _halved(
+    cells: np.ndarray, pairs: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Tell of each pair of rows whether the first evens out the counts so far."""
-    # Whole numbers below 2^24: exact, whatever the order of the sums.
-    gain = (first @ first.T) ** 2
-    gain += (second @ second.T) ** 2
-    cross = (first @ second.T) ** 2
-    gain -= cross
-    gain -= cross.T
-    signs = rng.choice([-1.0, 1.0], size=len(first))
-    excess = np.zeros(len(first))
-    for i in range(len(first)):
+    """Keep of each pair of rows the one that evens out the counts so far."""
+    first, second = pairs.T
+    gain = _gains(cells[first], cells[second])
+    signs = rng.choice([-1.0, 1.0], size=len(pairs))
+    excess = np.zeros(len(pairs))
+    for i in range(len(pairs)):
         if excess[i]:
             signs[i] = -np.sign(excess[i])
         excess += signs[i] * gain[i]
-    return _evened(signs, excess, gain) > 0
+    return np.where(_evened(signs, excess, gain) > 0, first, second)
+
+
+def _gains(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return what choices for two pairs of rows have to do with each other."""
+    # Whole numbers below 2^24: exact, whatever the order of the sums.
+    gain, part = np.zeros((2, len(first), len(first)), dtype=first.dtype)
+    for one, other, sign in (
+        (first, first, np.add),
+        (second, second, np.add),
+        (first, second, np.subtract),
+        (second, first, np.subtract),
+    ):
+        np.matmul(one, other.T, out=part)
+        sign(gain, np.square(part, out=part), out=gain)
+    return gain
 
 
 def _evened(signs: np.ndarray, excess: np.ndarray, gain: np.ndarray) -> np.ndarray:

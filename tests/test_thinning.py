@@ -6,7 +6,7 @@ import pytest
 
 from skvae import VAE, AutoencoderTransformer
 from skvae._table import TableCodec
-from skvae._thinning import _first_kept, n_halvings, thinned
+from skvae._thinning import _halved, n_halvings, thinned
 
 
 def _rows(n, rng, sizes=(2, 3, 4, 11)):
@@ -27,13 +27,14 @@ def test_rows_kept_are_some_of_the_rows_once_each(times):
     assert 0 <= kept.min() <= kept.max() < len(rows)
 
 
-def test_pairs_of_kept_rows_are_nearer_to_all_than_of_random_ones():
+@pytest.mark.parametrize(("n", "times"), [(300, 8), (300, 32), (3000, 4)])
+def test_pairs_of_kept_rows_are_nearer_to_all_than_of_random_ones(n, times):
     rng = np.random.default_rng(0)
-    rows = _rows(8 * 300, rng)
+    rows = _rows(n * times, rng)
     whole = _pair_counts(rows)
-    kept = _pair_counts(rows[thinned(rows, 300, rng)])
+    kept = _pair_counts(rows[thinned(rows, n, rng)])
     chance = [
-        np.abs(_pair_counts(rows[rng.permutation(len(rows))[:300]]) - whole).sum()
+        np.abs(_pair_counts(rows[rng.permutation(len(rows))[:n]]) - whole).sum()
         for _ in range(20)
     ]
     assert np.abs(kept - whole).sum() < 0.7 * min(chance)
@@ -44,7 +45,7 @@ def test_no_other_choice_within_one_pair_of_rows_is_more_even():
     rows = _rows(2 * 100, rng)
     pairs = rng.permutation(200).reshape(100, 2)
     first = np.eye(11)[rows].reshape(200, -1)
-    is_first = _first_kept(first[pairs[:, 0]], first[pairs[:, 1]], rng)
+    is_first = _halved(first, pairs, rng) == pairs[:, 0]
 
     def unevenness(choice):
         kept = np.where(choice, pairs[:, 0], pairs[:, 1])
@@ -76,14 +77,14 @@ def test_equal_rows_are_halved_at_random():
 @pytest.mark.parametrize(
     ("n", "d", "times"),
     [
-        (1, 5, 3),
-        (1024, 5, 3),
-        (1025, 5, 2),
-        (4096, 5, 1),
-        (4097, 5, 0),
+        (1, 5, 5),
+        (768, 5, 5),
+        (769, 5, 4),
+        (12_288, 5, 1),
+        (12_289, 5, 0),
         (10**6, 5, 0),
-        (1024, 128, 1),
-        (1, 2000, 3),
+        (1024, 128, 2),
+        (1, 2000, 5),
         (1, 2001, 0),
     ],
 )
