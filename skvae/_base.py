@@ -555,7 +555,11 @@ class BaseAutoencoder(
         return self._columns.joined(parts)
 
     def _draw_rows(
-        self, z: torch.Tensor, generator: torch.Generator, n: int | None = None
+        self,
+        z: torch.Tensor,
+        generator: torch.Generator,
+        n: int | None = None,
+        told: np.ndarray | None = None,
     ) -> Any:
         """Draw the rows of codes from the likelihood, in their units, and keep n."""
         module, parts = self._module, []
@@ -571,7 +575,7 @@ class BaseAutoencoder(
         if order is not None:
             rows = np.empty_like(drawn)
             rows[order.cpu().numpy()] = drawn
-        return self._columns.drawn(rows, generator, n)
+        return self._columns.drawn(rows, generator, n, told=told)
 
     def _draw_codes(self, n: int, generator: torch.Generator) -> torch.Tensor:
         raise NotImplementedError

@@ -205,7 +205,8 @@ class ConditionalVAE(VAE):
         X : ndarray or DataFrame of shape (n_samples, n_features)
             Rows in the units, and the container, seen in `fit`.
         y : ndarray or DataFrame of shape (n_samples,) or (n_samples, n_conditions)
-            Their conditions.
+            Their conditions: those asked for, or drawn ones in the container seen in
+            `fit`.
 
         Raises
         ------
@@ -221,11 +222,15 @@ class ConditionalVAE(VAE):
             y = self._conditions.draw(n, rng)
         elif not hasattr(y, "columns") and np.ndim(y) == 0:
             y = np.asarray([y] * n)
-        condition = self._to_device(self._condition_of(y, n))
+        encoded = self._condition_of(y, n)
+        condition = self._to_device(encoded)
         generator = draw_torch_generator(rng, condition.device)
         with self._inference():
-            z = self._draw_codes(n, generator, condition)
-            rows = self._draw_rows(torch.cat([z, condition], 1), generator)
+            n_drawn = self._columns.n_to_draw(n)
+            condition = condition.repeat(n_drawn // n, 1)
+            z = self._draw_codes(n_drawn, generator, condition)
+            told = self._conditions.groups(encoded)
+            rows = self._draw_rows(torch.cat([z, condition], 1), generator, n, told)
         return self._restored(rows), y
 
     def inverse_transform(self, X: Any, y: Any = None) -> Any:

@@ -25,6 +25,8 @@ _KEPT_PRIOR = 0.05
 # Floats that are whole numbers, and integers in a table of conditions, count as
 # continuous from more values than this on.
 _MAX_LEVELS = 20
+# Parts that numbers are cut into where groups are wanted.
+_GROUPS = 16
 
 
 class ConditionColumn:
@@ -93,6 +95,8 @@ class Conditions:
         Whether conditions came as a table.
     names : list of str or None
         Column names of a table.
+    container : Container
+        What conditions came in.
     """
 
     def __init__(
@@ -102,12 +106,14 @@ class Conditions:
         class_prior: np.ndarray | None,
         is_table: bool,
         names: list[str] | None,
+        container: Container,
     ):
         self.columns = columns
         self.kept = kept
         self.class_prior = class_prior
         self.is_table = is_table
         self.names = names
+        self.container = container
 
     @classmethod
     def fit(cls, y: Any, seed: int) -> Conditions:
@@ -141,7 +147,7 @@ class Conditions:
         if n > _MAX_KEPT:
             rows = np.random.RandomState(seed).choice(n, _MAX_KEPT, replace=False)
         kept = [a[rows] for a in arrays]
-        return cls(columns, kept, prior, is_table, names)
+        return cls(columns, kept, prior, is_table, names, Container.of(y))
 
     @property
     def width(self) -> int:
@@ -172,15 +178,43 @@ class Conditions:
         out[~unlabelled] = column.encode(values[~unlabelled])
         return out
 
+    def groups(self, encoded: np.ndarray) -> np.ndarray:
+        """Return coarser conditions, (n_rows, n_conditions): classes, parts of numbers.
+
+        Parameters
+        ----------
+        encoded : ndarray of shape (n_rows, width)
+            As `encode` returns, all rows with labels.
+        """
+        groups = np.empty((len(encoded), len(self.columns)), dtype=np.int64)
+        start = 0
+        for j, column in enumerate(self.columns):
+            own = encoded[:, start : start + column.width]
+            start += column.width
+            if column.classes is not None:
+                groups[:, j] = own.argmax(axis=1)
+                continue
+            edges = np.quantile(own, np.arange(1, _GROUPS) / _GROUPS)
+            groups[:, j] = np.searchsorted(edges, own[:, 0])
+        return groups
+
     def draw(self, n: int, rng: np.random.RandomState) -> Any:
-        """Draw the conditions of n rows from those of the training rows."""
+        """Draw the conditions of n rows from those of the training rows.
+
+        One systematic draw in random order: shares carry no noise of their own.
+        """
+        places = (rng.permutation(n) + rng.uniform()) / n
         if self.class_prior is not None:
             classes = self.columns[0].classes
             assert classes is not None
-            return classes[rng.choice(len(classes), n, p=self.class_prior)]
-        rows = rng.randint(len(self.kept[0]), size=n)
+            found = np.searchsorted(self.class_prior.cumsum(), places, side="right")
+            return classes[np.minimum(found, len(classes) - 1)]
+        last = len(self.kept[0]) - 1
+        rows = np.minimum((places * (last + 1)).astype(np.int64), last)
         if not self.is_table:
             return self.kept[0][rows]
+        if self.container.is_frame:
+            return self.container.frame([values[rows] for values in self.kept])
         table = np.empty((n, len(self.kept)), dtype=np.result_type(*self.kept))
         if table.dtype.kind in "US":
             table = table.astype(object)
@@ -190,13 +224,16 @@ class Conditions:
 
     def get_state(self) -> dict[str, Any]:
         """Return the learned state as plain values."""
-        return {**vars(self), "columns": [dict(vars(c)) for c in self.columns]}
+        columns = [dict(vars(c)) for c in self.columns]
+        container = self.container.get_state()
+        return {**vars(self), "columns": columns, "container": container}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Conditions:
         """Make the conditions from plain values."""
         columns = [ConditionColumn(**c) for c in state["columns"]]
-        return cls(**{**state, "columns": columns})
+        container = Container.from_state(state["container"])
+        return cls(**{**state, "columns": columns, "container": container})
 
 
 def spread_labels(columns: Any, X: Any, condition: np.ndarray) -> np.ndarray:

@@ -192,11 +192,15 @@ class DeterministicMixin:
         return mixture.weights_, mixture.means_ * spread, roots
 
     def _draw_rows(
-        self: Any, z: torch.Tensor, generator: torch.Generator, n: int | None = None
+        self: Any,
+        z: torch.Tensor,
+        generator: torch.Generator,
+        n: int | None = None,
+        told: np.ndarray | None = None,
     ) -> Any:
         """Decode codes and draw cells, numbers with each column's residual noise."""
         if self._columns.kind == "table":
-            return super()._draw_rows(z, generator, n)  # type: ignore[misc]
+            return super()._draw_rows(z, generator, n, told)  # type: ignore[misc]
         module = self._module
         sd = np.sqrt(self._residual_variance)
         scale = torch.as_tensor(sd, dtype=z.dtype, device=z.device)

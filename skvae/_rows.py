@@ -116,7 +116,11 @@ class NumericColumns:
         return n
 
     def drawn(
-        self, rows: np.ndarray, generator: torch.Generator, n: int | None = None
+        self,
+        rows: np.ndarray,
+        generator: torch.Generator,
+        n: int | None = None,
+        **ignored: Any,
     ) -> np.ndarray:
         """Return drawn rows; they are in the units of the training data already."""
         return rows

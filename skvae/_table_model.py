@@ -118,6 +118,7 @@ class TableColumns:
         generator: torch.Generator,
         n: int | None = None,
         known: Known | None = None,
+        told: np.ndarray | None = None,
     ) -> Any:
         """Return drawn codes, or n of them, as rows; values are drawn within a code."""
         seed = torch.randint(
@@ -125,7 +126,7 @@ class TableColumns:
         )
         rng = np.random.default_rng(int(seed))
         if n is not None and n < len(codes):
-            codes = codes[thinned(self.codec.groups(codes), n, rng)]
+            codes = codes[thinned(self.codec.groups(codes), n, rng, told)]
         return self.codec.decode(codes, rng, known=known)
 
 

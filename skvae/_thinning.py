@@ -35,7 +35,12 @@ def n_halvings(n: int, d: int) -> int:
     return min(_MAX_HALVINGS, max(0, most.bit_length() - 1))
 
 
-def thinned(groups: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+def thinned(
+    groups: np.ndarray,
+    n: int,
+    rng: np.random.Generator,
+    told: np.ndarray | None = None,
+) -> np.ndarray:
     """Choose n rows whose counts of pairs of groups are close to those of all.
 
     Parameters
@@ -46,19 +51,30 @@ def thinned(groups: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
         Rows to keep; `n_rows` is n times a power of two.
     rng : Generator
         Pairs the rows.
+    told : ndarray of shape (n, n_conditions) or None, default=None
+        Groups of what each row to keep was drawn for. Rows i, n + i, 2 n + i... were
+        drawn for the same, and one of them is kept.
 
     Returns
     -------
     kept : ndarray of shape (n,)
-        Rows to keep, in random order.
+        Rows to keep, in random order or in that of `told`.
     """
+    if told is not None:
+        groups = np.hstack([groups, np.tile(told, (len(groups) // n, 1))])
     cells = one_hot(groups, groups.max(axis=0) + 1).toarray()
-    kept = np.arange(len(groups))
-    while len(kept) > n:
-        n_blocks = -(-len(kept) // min(_BLOCK * n, _MAX_BLOCK))
-        blocks = np.array_split(rng.permutation(kept).reshape(-1, 2), n_blocks)
+    # Rows of the same line may be paired.
+    lines = np.arange(len(groups)).reshape(-1, n).T
+    if told is None:
+        lines = lines.reshape(1, -1)
+    while lines.size > n:
+        lines = rng.permuted(rng.permutation(lines), axis=1)
+        n_blocks = -(-lines.size // min(_BLOCK * n, _MAX_BLOCK))
+        blocks = np.array_split(lines.reshape(-1, 2), n_blocks)
         kept = np.concatenate([_halved(cells, pairs, rng) for pairs in blocks])
-    return rng.permutation(kept)
+        lines = kept.reshape(len(lines), -1)
+    kept = lines.ravel()
+    return rng.permutation(kept) if told is None else kept[np.argsort(kept % n)]
 
 
 def _halved(

@@ -1,5 +1,7 @@
 """ConditionalVAE: what it is told, what it draws, classes by Bayes' rule, gaps in y."""
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -77,9 +79,12 @@ def test_labels_of_any_type_come_back_in_that_type(wine, kind):
 
 
 def test_without_y_conditions_are_drawn_as_in_training(wine, model):
-    _, y = model.sample(3000, random_state=0)
     shares = np.bincount(wine[1]) / len(wine[1])
-    np.testing.assert_allclose(np.bincount(y) / 3000, shares, atol=0.03)
+    for n in (10, 3000):
+        _, y = model.sample(n, random_state=0)
+        # One systematic draw: each class as often as its share says, give or take one.
+        assert np.abs(np.bincount(y, minlength=3) - n * shares).max() <= 1
+        assert (np.diff(y) < 0).any()
 
 
 def test_a_continuous_target_moves_the_rows():
@@ -103,6 +108,10 @@ def test_floats_of_many_whole_values_are_numbers_and_integers_are_classes(wine):
     assert len(model.fit(X, (ages % 10).astype(float)).classes_) == 10
 
 
+def _rows_of(frame):
+    return list(zip(*(frame[name].to_list() for name in frame.columns), strict=True))
+
+
 @pytest.mark.parametrize("library", [pd.DataFrame, pl.DataFrame])
 def test_several_conditions_come_as_a_frame(wine, library):
     X, y = wine
@@ -111,7 +120,32 @@ def test_several_conditions_come_as_a_frame(wine, library):
     rows, given = model.sample(2, y=conditions[:2], random_state=0)
     assert rows.shape == (2, 13)
     assert list(given.columns) == ["kind", "strength"]
-    assert model.sample(5, random_state=0)[1].shape == (5, 2)
+    drawn = model.sample(len(X), random_state=0)[1]
+    assert type(drawn) is library
+    assert list(drawn.dtypes) == list(conditions.dtypes)
+    # As many as there are: each of them once.
+    assert sorted(_rows_of(drawn)) == sorted(_rows_of(conditions))
+
+
+def test_conditions_drawn_have_the_types_of_those_in_training(wine):
+    X, y = wine
+    days = pd.Timestamp("2024-01-01") + pd.to_timedelta(y, unit="D")
+    frame = pd.DataFrame(
+        {
+            "level": pd.Categorical(np.array(["low", "mid", "top"])[y]),
+            "flag": y > 0,
+            "count": pd.array(y + 1, dtype="Int64"),
+            "day": days,
+        }
+    )
+    for conditions in (frame, pl.from_pandas(frame)):
+        model = ConditionalVAE(2, max_iter=2, random_state=0).fit(X, conditions)
+        for fitted in (model, pickle.loads(pickle.dumps(model))):
+            drawn = fitted.sample(20, random_state=0)[1]
+            assert type(drawn) is type(conditions)
+            assert list(drawn.dtypes) == list(conditions.dtypes)
+            assert set(_rows_of(drawn)) <= set(_rows_of(conditions))
+            assert len(fitted.sample(len(drawn), y=drawn, random_state=0)[0]) == 20
 
 
 def test_several_numeric_conditions_come_as_an_array(wine):

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from skvae import VAE, AutoencoderTransformer
+from skvae import VAE, AutoencoderTransformer, ConditionalVAE
 from skvae._table import TableCodec
 from skvae._thinning import _halved, n_halvings, thinned
 
@@ -68,6 +68,36 @@ def test_each_row_has_the_same_chance():
     assert np.abs(times - 500).max() < 77
 
 
+@pytest.mark.parametrize("times", [1, 2, 8])
+def test_of_the_rows_drawn_for_the_same_one_is_kept(times):
+    told = np.random.default_rng(2).integers(3, size=(40, 1))
+    rows = _rows(40 * times, np.random.default_rng(0))
+    kept = thinned(rows, 40, np.random.default_rng(1), told)
+    np.testing.assert_array_equal(kept % 40, np.arange(40))
+
+
+def test_what_rows_are_drawn_for_goes_evenly_with_them():
+    rng = np.random.default_rng(0)
+    told = rng.integers(3, size=(300, 1))
+    rows = _rows(8 * 300, rng)
+    both = np.hstack([rows, np.tile(told, (8, 1))])
+    whole = _pair_counts(both)
+    kept = _pair_counts(both[thinned(rows, 300, rng, told)])
+    parts = np.split(both, 8)
+    chance = [np.abs(_pair_counts(part) - whole).sum() for part in parts]
+    assert np.abs(kept - whole).sum() < 0.7 * min(chance)
+
+
+def test_each_row_drawn_for_the_same_has_the_same_chance():
+    rows = _rows(48, np.random.default_rng(0))
+    rows[0] = 1, 2, 3, 10
+    told = np.arange(12)[:, None] % 2
+    times = np.zeros(48)
+    for seed in range(2000):
+        times[thinned(rows, 12, np.random.default_rng(seed), told)] += 1
+    assert np.abs(times - 500).max() < 77
+
+
 def test_equal_rows_are_halved_at_random():
     rows = np.zeros((64, 3), dtype=np.int64)
     kept = [set(thinned(rows, 32, np.random.default_rng(s))) for s in range(2)]
@@ -120,22 +150,34 @@ def frame():
     return pd.DataFrame({"size": size, "kind": kind, "flag": rng.random(400) < 0.3})
 
 
-@pytest.mark.parametrize("kind", [VAE, AutoencoderTransformer])
+def _conditional(model, n, seed):
+    rows, kind = model.sample(n, random_state=seed)
+    return rows.assign(kind=kind)
+
+
+def _plain(model, n, seed):
+    return model.sample(n, random_state=seed)
+
+
+@pytest.mark.parametrize("kind", [VAE, AutoencoderTransformer, ConditionalVAE])
 def test_a_small_sample_has_the_shares_of_a_large_one(kind, frame):
-    model = kind(2, max_iter=10, random_state=0).fit(frame)
+    model = kind(2, max_iter=10, random_state=0)
+    if kind is ConditionalVAE:
+        model.fit(frame.drop(columns="kind"), frame["kind"])
+    else:
+        model.fit(frame)
+    sample = _conditional if kind is ConditionalVAE else _plain
 
     def shares(rows):
         groups = rows.assign(size=rows["size"].isna())
         return groups.value_counts(normalize=True).sort_index()
 
-    large = shares(model.sample(50_000, random_state=0))
-    small = [model.sample(200, random_state=s) for s in range(10)]
+    large = shares(sample(model, 50_000, 0))
+    small = [sample(model, 200, s) for s in range(10)]
     off = [shares(s).sub(large, fill_value=0).abs().sum() for s in small]
+    many = sample(model, 20_000, 1)
     usual = [
-        shares(model.sample(20_000, random_state=1).sample(200, random_state=s))
-        .sub(large, fill_value=0)
-        .abs()
-        .sum()
+        shares(many.sample(200, random_state=s)).sub(large, fill_value=0).abs().sum()
         for s in range(10)
     ]
     assert np.mean(off) < 0.6 * np.mean(usual)

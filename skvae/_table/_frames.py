@@ -277,6 +277,29 @@ class Container:
             ]
         )
 
+    def frame(self, columns: list[np.ndarray]) -> Any:
+        """Return the cells of a frame's columns with their names and types.
+
+        Parameters
+        ----------
+        columns : list of ndarray of shape (n_samples,)
+            Cells that came from such a frame, none of them missing.
+
+        Returns
+        -------
+        rows : DataFrame
+            Categories are those among the cells.
+        """
+        assert self.library is not None
+        dtypes = dict(zip(self.names, self.dtypes, strict=True))
+        series = {}
+        for (name, dtype), cells in zip(dtypes.items(), columns, strict=True):
+            of_levels = dtype.startswith(("category", "Categorical", "Enum"))
+            kind = "category" if of_levels else pandas_type(dtype)
+            plain = self.library == "polars" and not of_levels
+            series[name] = pd.Series(cells, dtype=None if plain else kind)
+        return from_pandas(pd.DataFrame(series), self.library, dtypes)
+
     def get_state(self) -> dict[str, Any]:
         """Return the container as plain values."""
         return {
