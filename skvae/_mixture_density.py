@@ -13,55 +13,86 @@ MIN_LOG_VAR = -12.0
 
 
 class _LogProb(torch.autograd.Function):
-    r"""Log-density of a mixture as one node.
-
-    With responsibilities :math:`r_m`, the gradients are averages over them of those of
-    the normals, such as :math:`\sum_m r_m (\mu_m - z) / \sigma_m^2` for a code z.
-    """
+    """Log-density of a mixture as one node; see `log_prob_saving`."""
 
     @staticmethod
     def forward(
         ctx: Any, z: Tensor, log_weights: Tensor, means: Tensor, log_vars: Tensor
     ) -> Tensor:
-        precisions, slopes, constants = _coefficients(log_weights, means, log_vars)
-        powers = _powers(z.reshape(-1, z.shape[-1]), slopes)
-        joint = torch.addmm(constants, powers, _factors(precisions, slopes)).to(z.dtype)
-        highest = joint.amax(dim=1, keepdim=True)
-        # Where all are -inf so is the density; inf - inf would be no number.
-        highest.masked_fill_(highest.isinf(), 0.0)
-        shares = joint.sub_(highest).exp_()
-        sums = shares.sum(dim=1, keepdim=True)
-        inputs, parts = (z, log_weights, means, log_vars), (precisions, slopes, powers)
-        ctx.save_for_backward(*inputs, *parts, shares, sums)
-        return torch.log(sums).add_(highest).view(z.shape[:-1])
+        log_prob, parts = log_prob_saving(z, log_weights, means, log_vars)
+        ctx.save_for_backward(z, log_weights, means, log_vars, *parts)
+        return log_prob
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple:
-        z, *mixture, precisions, slopes, powers, shares, sums = ctx.saved_tensors
-        (grad,) = grads
+        (z, *mixture), parts = ctx.saved_tensors[:4], ctx.saved_tensors[4:]
         if torch.is_grad_enabled():
             # create_graph=True: the ordinary operations can be differentiated again.
-            return _again(ctx.needs_input_grad, grad, z, *mixture)
-        weighted = (shares * (grad.reshape(-1, 1) / sums)).to(powers.dtype)
+            return _again(ctx.needs_input_grad, grads[0], z, *mixture)
+        weighted = weigh(grads[0], parts)
         to_z: Any = None
         to_mixture: tuple = (None, None, None)
         if ctx.needs_input_grad[0]:
-            squares, firsts = (weighted @ _factors(precisions, slopes).t()).chunk(2, 1)
-            to_z = torch.addcmul(firsts, squares, powers.chunk(2, 1)[1], value=2)
-            to_z = to_z.to(z.dtype).view(z.shape)
+            to_z = through_codes(weighted, parts).to(z.dtype).view(z.shape)
         if any(ctx.needs_input_grad[1:]):
-            to_mixture = _through_normals(weighted, powers, precisions, *mixture[1:])
+            to_mixture = through_normals(weighted, parts, *mixture[1:])
         return to_z, *to_mixture
 
 
-def _through_normals(
-    weighted: Tensor,
-    powers: Tensor,
-    precisions: Tensor,
-    means: Tensor,
-    log_vars: Tensor,
+def log_prob_saving(
+    z: Tensor, log_weights: Tensor, means: Tensor, log_vars: Tensor
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    r"""Compute the log-density of codes and keep what its gradients need.
+
+    With responsibilities :math:`r_m`, the gradients are averages over them of those of
+    the normals, such as :math:`\sum_m r_m (\mu_m - z) / \sigma_m^2` for a code z.
+
+    Parameters
+    ----------
+    z : Tensor of shape (..., n_components)
+        Codes.
+    log_weights : Tensor of shape (n_mixture,)
+        Logarithms of the weights.
+    means, log_vars : Tensor of shape (n_mixture, n_components)
+        Means, and log-variances, floored at -12.
+
+    Returns
+    -------
+    log_prob : Tensor of shape (...)
+        Log-density, in nats.
+    parts : tuple of Tensor
+        For `weigh`, `through_codes` and `through_normals`.
+    """
+    precisions, slopes, constants = _coefficients(log_weights, means, log_vars)
+    powers = _powers(z.reshape(-1, z.shape[-1]), slopes)
+    joint = torch.addmm(constants, powers, _factors(precisions, slopes)).to(z.dtype)
+    highest = joint.amax(dim=1, keepdim=True)
+    # Where all are -inf so is the density; inf - inf would be no number.
+    highest.masked_fill_(highest.isinf(), 0.0)
+    shares = joint.sub_(highest).exp_()
+    sums = shares.sum(dim=1, keepdim=True)
+    log_prob = torch.log(sums).add_(highest).view(z.shape[:-1])
+    return log_prob, (precisions, slopes, powers, shares, sums)
+
+
+def weigh(grad: Tensor, parts: tuple[Tensor, ...]) -> Tensor:
+    """Return responsibilities times the gradient of each log-density."""
+    _, _, powers, shares, sums = parts
+    return (shares * (grad.reshape(-1, 1) / sums)).to(powers.dtype)
+
+
+def through_codes(weighted: Tensor, parts: tuple[Tensor, ...]) -> Tensor:
+    """Return what codes receive, (n_rows, n_components)."""
+    precisions, slopes, powers, *_ = parts
+    squares, firsts = (weighted @ _factors(precisions, slopes).t()).chunk(2, 1)
+    return torch.addcmul(firsts, squares, powers.chunk(2, 1)[1], value=2)
+
+
+def through_normals(
+    weighted: Tensor, parts: tuple[Tensor, ...], means: Tensor, log_vars: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return what log-weights, means and log-variances receive."""
+    precisions, _, powers, *_ = parts
     total = weighted.sum(dim=0)
     squares, firsts = (weighted.t() @ powers).chunk(2, 1)
     centres, count = means.to(powers.dtype), total.unsqueeze(1)

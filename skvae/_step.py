@@ -1,9 +1,9 @@
 """One training step in closed form: forward, loss and gradients without a graph.
 
 For the usual models - plain networks, gaussian or bernoulli columns, one draw from a
-gaussian posterior - every derivative is known, and on small networks the graph costs
-more than the arithmetic. `closed_step` returns None for any other model, which then
-takes the ordinary step; both give the same gradients.
+gaussian posterior, a normal or a mixture as prior - every derivative is known, and on
+small networks the graph costs more than the arithmetic. `closed_step` returns None for
+any other model, which then takes the ordinary step; both give the same gradients.
 """
 
 from __future__ import annotations
@@ -17,14 +17,21 @@ from torch import Tensor
 
 from skvae._contraction import ContractionStep, has_closed_form
 from skvae._fused import backward_in_place, forward_saving
+from skvae._mixture_density import (
+    LOG_TAU,
+    log_prob_saving,
+    through_codes,
+    through_normals,
+    weigh,
+)
 from skvae._module import LOG_VAR_RANGE
 from skvae._networks import LinearPlusMLP
 from skvae.likelihoods import Bernoulli, Gaussian
 from skvae.objectives import Contraction, KLDivergence, NegativeLogLikelihood, Sparsity
-from skvae.priors import NormalPrior
+from skvae.priors import MixturePrior, NormalPrior
 
 Step = Callable[..., tuple[Tensor, list[Tensor]]]
-_HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
+_HALF_LOG_TAU = 0.5 * LOG_TAU
 
 
 def closed_step(module: Any, objective: Any) -> Step | None:
@@ -56,10 +63,8 @@ def _has_closed_form(module: Any, objective: Any) -> bool:
     # The losses overwrite the raw outputs, which another activation would still need.
     plain = plain and module.decoder.output_activation.name == "identity"
     likelihood = module.likelihood
-    simple = type(likelihood) is Bernoulli or (
-        type(likelihood) is Gaussian and likelihood.noise != "heteroscedastic"
-    )
-    prior = module.prior is None or type(module.prior) is NormalPrior
+    simple = type(likelihood) in (Bernoulli, Gaussian)
+    prior = module.prior is None or type(module.prior) in (NormalPrior, MixturePrior)
     if not (plain and simple and prior) or module.features is not None:
         return False
     if module.n_importance_samples > 1:
@@ -81,9 +86,8 @@ class _ClosedStep:
     def __init__(self, module: Any, objective: Any):
         self.module = module
         self.objective = objective
-        self.likelihood = (
-            _bernoulli if type(module.likelihood) is Bernoulli else _gaussian
-        )
+        self.likelihood = _likelihood_step(module.likelihood)
+        self.has_mixture = type(module.prior) is MixturePrior
         kinds = {type(term): term for term in objective.terms}
         self.kl: Any = kinds.get(KLDivergence)
         self.sparsity: Any = kinds.get(Sparsity)
@@ -112,7 +116,11 @@ class _ClosedStep:
             values["sparsity"] = self._add_sparsity(z, grad, progress)
         if drawn is not None:
             weight = self.kl.weight_at(progress) if self.kl is not None else 0.0
-            values["kl"], grad = _posterior(code, *drawn, grad, weight)
+            if self.has_mixture:
+                values["kl"] = _add_mixture(module.prior, z, *drawn[:2], grad, weight)
+                grad = _through_draw(code, *drawn, grad, weight)
+            else:
+                values["kl"], grad = _posterior(code, *drawn, grad, weight)
         elif module.code_activation is not None:
             is_relu = module.code_activation is torch.relu
             grad = grad * (z > 0 if is_relu else z * (1 - z))
@@ -167,6 +175,13 @@ class _ClosedStep:
         return (on + off).sum()
 
 
+def _likelihood_step(likelihood: Any) -> Callable[..., tuple[Tensor, Tensor]]:
+    if type(likelihood) is Bernoulli:
+        return _bernoulli
+    by_code = likelihood.noise == "heteroscedastic"
+    return _heteroscedastic if by_code else _gaussian
+
+
 def _gaussian(likelihood: Any, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
     """Return the mean negative log-density and its gradient; write the scale's."""
     n, d = x.shape
@@ -188,6 +203,23 @@ def _gaussian(likelihood: Any, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         slope = slope.sum().view(1)
     torch.mul(slope, torch.sigmoid(shifted), out=likelihood.log_scale.grad)
     return loss, difference.mul_(precision / n)
+
+
+def _heteroscedastic(likelihood: Any, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+    """Do so where the decoder gives the scales as well."""
+    n, d = x.shape
+    shifted = raw[:, d:] + (likelihood.log_scale - likelihood._log_floor)
+    log_sd = torch.nn.functional.softplus(shifted).add_(likelihood._log_floor)
+    inverse = torch.exp(-log_sd)
+    standardised = (raw[:, :d] - x).mul_(inverse)
+    squares = standardised.square()
+    loss = torch.add(log_sd, squares, alpha=0.5).sum().div_(n).add_(d * _HALF_LOG_TAU)
+    grad = torch.empty_like(raw)
+    torch.mul(standardised, inverse.mul_(1 / n), out=grad[:, :d])
+    slope = (1 - squares).mul_(torch.sigmoid_(shifted))
+    torch.mul(slope, 1 / n, out=grad[:, d:])
+    torch.sum(grad[:, d:], dim=0, out=likelihood.log_scale.grad)
+    return loss, grad
 
 
 def _bernoulli(likelihood: Any, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
@@ -221,3 +253,45 @@ def _posterior(
     # A clamped log-variance has no slope.
     torch.mul(slope, code[:, k:] == log_var, out=gradient[:, k:])
     return kl, gradient
+
+
+def _add_mixture(
+    prior: Any, z: Tensor, noise: Tensor, log_var: Tensor, grad_z: Tensor, weight: float
+) -> Tensor:
+    """Return the mean of log q(z | x) - log p(z) and add what z receives from p.
+
+    The gradients of the mixture are written over those of the last step.
+    """
+    n, k = z.shape
+    log_weights = torch.log_softmax(prior.log_weights, dim=0)
+    log_p, parts = log_prob_saving(z, log_weights, prior.means, prior.log_vars)
+    log_q = torch.addcmul(log_var, noise, noise).sum().add_(n * k * LOG_TAU)
+    weighted = weigh(torch.full_like(log_p, -weight / n), parts)
+    grad_z += through_codes(weighted, parts)
+    to_weights, to_means, to_log_vars = through_normals(
+        weighted, parts, prior.means, prior.log_vars
+    )
+    prior.means.grad.copy_(to_means)
+    prior.log_vars.grad.copy_(to_log_vars)
+    # The weights add up to one.
+    shares = torch.exp(log_weights)
+    torch.sub(to_weights, shares * to_weights.sum(), out=prior.log_weights.grad)
+    return log_q.mul_(-0.5).sub_(log_p.sum()).div_(n)
+
+
+def _through_draw(
+    code: Tensor,
+    noise: Tensor,
+    log_var: Tensor,
+    std: Tensor,
+    grad_z: Tensor,
+    weight: float,
+) -> Tensor:
+    """Return the gradient of the posterior's parameters, log q included."""
+    n, k = noise.shape
+    gradient = torch.empty_like(code)
+    gradient[:, :k] = grad_z
+    slope = (noise * grad_z).mul_(std).sub_(weight / n).mul_(0.5)
+    # A clamped log-variance has no slope.
+    torch.mul(slope, code[:, k:] == log_var, out=gradient[:, k:])
+    return gradient

@@ -7,8 +7,11 @@ import torch
 
 import skvae._training as training
 from skvae import VAE, AutoencoderTransformer, ConditionalVAE
+from skvae._flat import FlatParameters
+from skvae._step import closed_step
 from skvae.corruptions import make_corruption
 from skvae.likelihoods import Bernoulli, ContinuousBernoulli, Gaussian, Poisson
+from skvae.objectives import KLDivergence, NegativeLogLikelihood, Objective
 from skvae.priors import MixturePrior, NormalPrior, VampPrior, normal_kl
 
 
@@ -211,6 +214,10 @@ def test_level_zero_changes_nothing(kind):
         AutoencoderTransformer(3, max_iter=3, penalty="l1", alpha=0.1, random_state=0),
         AutoencoderTransformer(3, max_iter=3, penalty="l2", alpha=0.1, random_state=0),
         VAE(3, max_iter=3, random_state=0, noise="feature"),
+        VAE(3, max_iter=3, random_state=0, noise="feature", prior="normal"),
+        VAE(3, max_iter=3, random_state=0, noise="heteroscedastic"),
+        VAE(3, max_iter=3, random_state=0, noise="heteroscedastic", prior="normal"),
+        VAE(3, max_iter=3, prior="mixture", kl_warmup=0.5, beta=2.0, random_state=0),
         VAE(3, max_iter=3, noise="shared", kl_warmup=0.5, random_state=0),
         VAE(3, max_iter=3, noise=0.5, beta=3.0, random_state=0),
         ConditionalVAE(3, max_iter=3, random_state=0, noise="feature"),
@@ -223,3 +230,30 @@ def test_closed_step_equals_autograd(estimator, wine, monkeypatch):
     np.testing.assert_allclose(
         estimator.fit(wine, y).transform(wine), closed, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0, 2.5])
+@pytest.mark.parametrize("noise", ["feature", "heteroscedastic", 0.5])
+@pytest.mark.parametrize("prior", ["normal", "mixture"])
+def test_the_closed_step_of_a_vae_has_the_gradients_of_the_graph(
+    prior, noise, weight, wine
+):
+    rows = (wine - wine.mean(0)) / wine.std(0)
+    model = VAE(3, prior=prior, noise=noise, max_iter=2, random_state=0).fit(rows)
+    module = model.net_.module_.train()
+    objective = Objective([NegativeLogLikelihood(), KLDivergence(weight)])
+    x, found = torch.as_tensor(rows[:40]), []
+    flat = FlatParameters(module)
+    flat.bind()
+    for closed in (True, False):
+        module.noise.manual_seed(3)
+        flat.grad.fill_(7.0)
+        if closed:
+            loss, parts = closed_step(module, objective)(x=x)
+        else:
+            flat.zero_grad()
+            loss, parts = objective(module, module(x))
+            loss.backward()
+        grads = {name: p.grad.clone() for name, p in module.named_parameters()}
+        found.append((loss.detach(), parts, grads))
+    torch.testing.assert_close(*found, rtol=1e-8, atol=1e-10)
