@@ -71,15 +71,20 @@ def _has_closed_form(module: Any, objective: Any) -> bool:
         return False
     if module.code_activation not in (None, torch.sigmoid, torch.relu):
         return False
+    kinds = [type(term) for term in objective.terms]
+    if NegativeLogLikelihood not in kinds or len(set(kinds)) < len(kinds):
+        return False
     return all(_is_simple(term, module) for term in objective.terms)
 
 
 def _is_simple(term: Any, module: Any) -> bool:
+    if type(term) is NegativeLogLikelihood:
+        return term.weight == 1
     if type(term) is KLDivergence:
         return term.free_bits == 0
     if type(term) is Contraction:
         return has_closed_form(module, term.method)
-    return type(term) in (NegativeLogLikelihood, Sparsity)
+    return type(term) is Sparsity
 
 
 class _ClosedStep:

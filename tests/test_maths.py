@@ -257,3 +257,22 @@ def test_the_closed_step_of_a_vae_has_the_gradients_of_the_graph(
         grads = {name: p.grad.clone() for name, p in module.named_parameters()}
         found.append((loss.detach(), parts, grads))
     torch.testing.assert_close(*found, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        (NegativeLogLikelihood(2.0), KLDivergence()),
+        (NegativeLogLikelihood(), NegativeLogLikelihood(), KLDivergence()),
+        (NegativeLogLikelihood(), KLDivergence(), KLDivergence(warmup=0.5)),
+        (KLDivergence(),),
+    ],
+    ids=len,
+)
+def test_other_sums_of_terms_take_the_ordinary_step(terms, wine):
+    model = VAE(2, noise="feature", max_iter=1, random_state=0).fit(wine)
+    module = model.net_.module_
+    FlatParameters(module).bind()
+    usual = Objective([NegativeLogLikelihood(), KLDivergence(2.0)])
+    assert closed_step(module, usual) is not None
+    assert closed_step(module, Objective(terms)) is None
