@@ -151,7 +151,7 @@ class DiagonalMixture:
         noise = torch.randn(
             means.shape, generator=generator, dtype=means.dtype, device=means.device
         )
-        return torch.addcmul(means, noise, spread)
+        return means.addcmul_(noise, spread)
 
 
 class ConditionalMixture:
@@ -193,7 +193,7 @@ class ConditionalMixture:
             means.shape, generator=generator, dtype=means.dtype, device=means.device
         )
         spread = torch.exp(0.5 * self.log_vars[chosen[:, 0]])
-        return torch.addcmul(means, noise, spread)
+        return means.addcmul_(noise, spread)
 
 
 def _joint(z: Tensor, log_weights: Tensor, means: Tensor, log_vars: Tensor) -> Tensor:
