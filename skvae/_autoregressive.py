@@ -52,7 +52,7 @@ class _Told(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple:
         (mask,), (told, heard) = ctx.saved_tensors, grads
-        total = ctx.smoother.smooth(torch.cat([told.t(), heard]), back=True)
+        total = ctx.smoother(torch.cat([told.t(), heard]), back=True)
         width = told.shape[1]
         return total[:width], total[width:] * mask, None, None
 
@@ -222,8 +222,8 @@ class AutoregressiveLikelihood(TableLikelihood):
 
     def _matrices(self) -> tuple[Tensor, Tensor]:
         """Return what each code says (n_codes, width), and how it is heard."""
-        told = _Told.apply(self.entries, self.weight, self.mask, self.smoother)
-        entries, weight = told
+        inputs = (self.entries, self.weight, self.mask, self.smoother)
+        entries, weight = _Told.apply(*inputs)
         return entries, weight if self.heads is None else self.heads.shifts(weight)
 
     def _given(self, x: Tensor, raw: Tensor) -> Tensor:

@@ -229,7 +229,7 @@ class ConditionalVAE(VAE):
             n_drawn = self._columns.n_to_draw(n)
             condition = condition.repeat(n_drawn // n, 1)
             z = self._draw_codes(n_drawn, generator, condition)
-            told = self._conditions.groups(encoded)
+            told = self._conditions.groups(encoded) if n_drawn > n else None
             rows = self._draw_rows(torch.cat([z, condition], 1), generator, n, told)
         return self._restored(rows), y
 

@@ -93,8 +93,6 @@ class Conditions:
         Share of each class, for a single condition of classes.
     is_table : bool
         Whether conditions came as a table.
-    names : list of str or None
-        Column names of a table.
     container : Container
         What conditions came in.
     """
@@ -105,14 +103,12 @@ class Conditions:
         kept: list[np.ndarray],
         class_prior: np.ndarray | None,
         is_table: bool,
-        names: list[str] | None,
         container: Container,
     ):
         self.columns = columns
         self.kept = kept
         self.class_prior = class_prior
         self.is_table = is_table
-        self.names = names
         self.container = container
 
     @classmethod
@@ -147,7 +143,7 @@ class Conditions:
         if n > _MAX_KEPT:
             rows = np.random.RandomState(seed).choice(n, _MAX_KEPT, replace=False)
         kept = [a[rows] for a in arrays]
-        return cls(columns, kept, prior, is_table, names, Container.of(y))
+        return cls(columns, kept, prior, is_table, Container.of(y))
 
     @property
     def width(self) -> int:

@@ -173,7 +173,7 @@ class ConditionalMixture:
         self.log_weights = log_weights
         self.shift = shift
         self.means = means
-        self.log_vars = log_vars.clamp_min(MIN_LOG_VAR)
+        self.log_vars = log_vars
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Compute the log-density of codes, (..., n_rows, n_components) to (...)."""
@@ -192,7 +192,8 @@ class ConditionalMixture:
         noise = torch.randn(
             means.shape, generator=generator, dtype=means.dtype, device=means.device
         )
-        spread = torch.exp(0.5 * self.log_vars[chosen[:, 0]])
+        log_vars = self.log_vars.clamp_min(MIN_LOG_VAR)
+        spread = torch.exp(0.5 * log_vars[chosen[:, 0]])
         return means.addcmul_(noise, spread)
 
 

@@ -48,7 +48,7 @@ class _Reparameterise(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, parameters: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        mean, _, log_var, std = _split(parameters)
+        mean, _, log_var, std = split_posterior(parameters)
         kl = torch.addcmul(std * std - log_var - 1, mean, mean).mul_(0.5)
         ctx.save_for_backward(parameters, noise)
         return torch.addcmul(mean, std, noise), kl
@@ -56,11 +56,11 @@ class _Reparameterise(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_z: Tensor, grad_kl: Tensor) -> tuple[Tensor, None]:
         parameters, noise = ctx.saved_tensors
-        mean, raw, _, std = _split(parameters)
-        to_mean, to_log_var = _through_draw(grad_z, std, noise)
+        mean, raw, log_var, std = split_posterior(parameters)
+        to_mean, to_log_var = through_draw(grad_z, std, noise)
         to_mean = torch.addcmul(to_mean, grad_kl, mean)
         to_log_var = torch.addcmul(to_log_var, grad_kl, std * std - 1, value=0.5)
-        return _joined_gradient(to_mean, to_log_var, raw), None
+        return joined_gradient(to_mean, to_log_var, raw, log_var), None
 
 
 class _Draw(torch.autograd.Function):
@@ -71,7 +71,7 @@ class _Draw(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, parameters: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        mean, _, log_var, std = _split(parameters)
+        mean, _, log_var, std = split_posterior(parameters)
         ctx.save_for_backward(parameters, noise)
         log_q = torch.addcmul(log_var + LOG_TAU, noise, noise).sum(-1).mul_(-0.5)
         return torch.addcmul(mean, std, noise), log_q
@@ -79,30 +79,31 @@ class _Draw(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_z: Tensor, grad_log_q: Tensor) -> tuple[Tensor, None]:
         parameters, noise = ctx.saved_tensors
-        mean, raw, _, std = _split(parameters)
-        to_mean, to_log_var = _through_draw(grad_z, std, noise)
+        mean, raw, log_var, std = split_posterior(parameters)
+        to_mean, to_log_var = through_draw(grad_z, std, noise)
         shared = grad_log_q.sum_to_size(mean.shape[:-1]).unsqueeze(-1)
         to_log_var = torch.sub(to_log_var, shared, alpha=0.5)
-        return _joined_gradient(to_mean, to_log_var, raw), None
+        return joined_gradient(to_mean, to_log_var, raw, log_var), None
 
 
-def _split(parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def split_posterior(parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return mean, log-variance as it is and in its range, and standard deviation."""
     mean, raw = parameters.chunk(2, dim=-1)
     log_var = raw.clamp(*LOG_VAR_RANGE)
     return mean, raw, log_var, torch.exp(0.5 * log_var)
 
 
-def _through_draw(grad_z: Tensor, std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+def through_draw(grad_z: Tensor, std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     """Return what mean and log-variance receive from z; draws of a row add up."""
     to_log_var = (grad_z * noise).sum_to_size(std.shape) * (0.5 * std)
     return grad_z.sum_to_size(std.shape), to_log_var
 
 
-def _joined_gradient(to_mean: Tensor, to_log_var: Tensor, raw: Tensor) -> Tensor:
-    low, high = LOG_VAR_RANGE
-    # A clamped log-variance has no slope.
-    return torch.cat([to_mean, to_log_var * ((raw > low) & (raw < high))], dim=-1)
+def joined_gradient(
+    to_mean: Tensor, to_log_var: Tensor, raw: Tensor, log_var: Tensor
+) -> Tensor:
+    """Return the gradient of both; a clamped log-variance has no slope."""
+    return torch.cat([to_mean, to_log_var * (raw == log_var)], dim=-1)
 
 
 class AutoencoderModule(nn.Module):

@@ -26,7 +26,7 @@ class _Smooth(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple:
-        return ctx.smoother.smooth(grads[0], back=not ctx.back), None, None
+        return ctx.smoother(grads[0], back=not ctx.back), None, None
 
 
 class BinSmoother(nn.Module):
@@ -59,12 +59,8 @@ class BinSmoother(nn.Module):
         """Weights of the neighbours within each run; codes between stay themselves."""
         return [getattr(self, f"kernel{i}") for i in range(len(self.places))]
 
-    def forward(self, values: Tensor) -> Tensor:
-        """Smooth values of shape (..., n_codes)."""
-        return self.smooth(values)
-
-    def smooth(self, values: Tensor, *, back: bool = False) -> Tensor:
-        """Smooth values, or their gradients on the way back."""
+    def forward(self, values: Tensor, *, back: bool = False) -> Tensor:
+        """Smooth values of shape (..., n_codes), or their gradients on the way back."""
         return _Smooth.apply(values, self, back) if self.places else values
 
     def mixed(self, values: Tensor, *, back: bool = False) -> Tensor:

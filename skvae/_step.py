@@ -24,7 +24,7 @@ from skvae._mixture_density import (
     through_normals,
     weigh,
 )
-from skvae._module import LOG_VAR_RANGE
+from skvae._module import joined_gradient, split_posterior, through_draw
 from skvae._networks import LinearPlusMLP
 from skvae.likelihoods import Bernoulli, Gaussian
 from skvae.objectives import Contraction, KLDivergence, NegativeLogLikelihood, Sparsity
@@ -123,7 +123,7 @@ class _ClosedStep:
             weight = self.kl.weight_at(progress) if self.kl is not None else 0.0
             if self.has_mixture:
                 values["kl"] = _add_mixture(module.prior, z, *drawn[:2], grad, weight)
-                grad = _through_draw(code, *drawn, grad, weight)
+                grad = _sampled(code, *drawn, grad, weight)
             else:
                 values["kl"], grad = _posterior(code, *drawn, grad, weight)
         elif module.code_activation is not None:
@@ -153,12 +153,10 @@ class _ClosedStep:
         if module.prior is None:
             activation = module.code_activation
             return (code if activation is None else activation(code)), None
-        k = code.shape[1] // 2
-        noise = torch.empty(len(code), k, dtype=code.dtype, device=code.device)
+        mean, _, log_var, std = split_posterior(code)
+        noise = torch.empty_like(mean, memory_format=torch.contiguous_format)
         noise.normal_(generator=module.noise)
-        log_var = code[:, k:].clamp(*LOG_VAR_RANGE)
-        std = torch.exp(0.5 * log_var)
-        return torch.addcmul(code[:, :k], std, noise), (noise, log_var, std)
+        return torch.addcmul(mean, std, noise), (noise, log_var, std)
 
     def _add_sparsity(self, z: Tensor, grad: Tensor, progress: float) -> Tensor:
         """Add the gradient of the penalty in place and return its mean."""
@@ -246,18 +244,15 @@ def _posterior(
     KL = (m^2 + s^2 - 1 - log s^2) / 2 per component, z = m + s eps.
     """
     n, k = noise.shape
-    mean = code[:, :k]
+    mean, raw = code.chunk(2, dim=1)
     variance = std.square()
     kl = torch.addcmul(variance - log_var, mean, mean).sum()
     kl = kl.mul_(0.5 / n).sub_(0.5 * k)
-    gradient = torch.empty_like(code)
     share = weight / n
-    torch.add(grad_z, mean, alpha=share, out=gradient[:, :k])
-    slope = (noise * grad_z).mul_(std)
-    slope.add_(variance.sub_(1), alpha=share).mul_(0.5)
-    # A clamped log-variance has no slope.
-    torch.mul(slope, code[:, k:] == log_var, out=gradient[:, k:])
-    return kl, gradient
+    to_mean, to_log_var = through_draw(grad_z, std, noise)
+    to_mean = torch.add(to_mean, mean, alpha=share)
+    to_log_var.add_(variance.sub_(1), alpha=0.5 * share)
+    return kl, joined_gradient(to_mean, to_log_var, raw, log_var)
 
 
 def _add_mixture(
@@ -284,7 +279,7 @@ def _add_mixture(
     return log_q.mul_(-0.5).sub_(log_p.sum()).div_(n)
 
 
-def _through_draw(
+def _sampled(
     code: Tensor,
     noise: Tensor,
     log_var: Tensor,
@@ -293,10 +288,6 @@ def _through_draw(
     weight: float,
 ) -> Tensor:
     """Return the gradient of the posterior's parameters, log q included."""
-    n, k = noise.shape
-    gradient = torch.empty_like(code)
-    gradient[:, :k] = grad_z
-    slope = (noise * grad_z).mul_(std).sub_(weight / n).mul_(0.5)
-    # A clamped log-variance has no slope.
-    torch.mul(slope, code[:, k:] == log_var, out=gradient[:, k:])
-    return gradient
+    to_mean, to_log_var = through_draw(grad_z, std, noise)
+    to_log_var.sub_(0.5 * weight / len(noise))
+    return joined_gradient(to_mean, to_log_var, code.chunk(2, dim=1)[1], log_var)

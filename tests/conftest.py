@@ -100,6 +100,30 @@ def torch_layers(global_state_is_left_alone):
 
 
 @pytest.fixture(scope="session")
+def step_gradient():
+    """Take one step, closed or by the graph: its loss, terms and gradients."""
+    from skvae._flat import FlatParameters
+    from skvae._step import closed_step
+
+    def take(module, objective, x, *, closed):
+        module.noise.manual_seed(5)
+        flat = FlatParameters(module)
+        module.train()
+        flat.bind()
+        flat.grad.fill_(7.0)
+        if closed:
+            loss, parts = closed_step(module, objective)(x=x)
+        else:
+            flat.zero_grad()
+            loss, parts = objective(module, module(x))
+            loss.backward()
+        grads = {name: p.grad.clone() for name, p in module.named_parameters()}
+        return loss.detach(), parts, grads
+
+    return take
+
+
+@pytest.fixture(scope="session")
 def wine():
     """178 rows, 13 numeric columns of different units, as read-only float64."""
     return _frozen(load_wine().data)

@@ -257,41 +257,21 @@ def test_estimate_of_an_own_module_is_unbiased(method, torch_layers):
     assert ((draws.mean(dim=0) - exact).abs() <= 4 * spread).all()
 
 
-def _gradient(module, objective, x, *, closed):
-    """Return loss, terms and flat gradient of one step by either way."""
-    module.noise.manual_seed(5)
-    flat = FlatParameters(module)
-    module.train()
-    flat.bind()
-    flat.grad.fill_(7.0)
-    if closed:
-        loss, parts = closed_step(module, objective)(x=x)
-    else:
-        flat.zero_grad()
-        loss, parts = objective(module, module(x))
-        loss.backward()
-    return (
-        loss.detach(),
-        parts,
-        {name: p.grad.clone() for name, p in module.named_parameters()},
-    )
-
-
 @pytest.mark.parametrize("variational", [False, True])
 @pytest.mark.parametrize("k", [3, 9], ids=["undercomplete", "overcomplete"])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("hidden", DEPTHS[1:], ids=len)
 @pytest.mark.parametrize("method", ["exact", "auto", "hutchinson"])
 def test_closed_step_has_the_gradients_of_the_ordinary_one(
-    method, hidden, activation, k, variational
+    method, hidden, activation, k, variational, step_gradient
 ):
     module = _module(hidden, k=k, activation=activation, variational=variational)
     terms = [NegativeLogLikelihood(), Contraction(weight=0.3, method=method)]
     if variational:
         terms.append(KLDivergence())
     objective, x = Objective(terms), _rows(12)
-    loss, parts, grads = _gradient(module, objective, x, closed=False)
-    loss_2, parts_2, grads_2 = _gradient(module, objective, x, closed=True)
+    loss, parts, grads = step_gradient(module, objective, x, closed=False)
+    loss_2, parts_2, grads_2 = step_gradient(module, objective, x, closed=True)
     torch.testing.assert_close(loss_2, loss)
     torch.testing.assert_close(torch.stack(parts_2), torch.stack(parts))
     for name, expected in grads.items():

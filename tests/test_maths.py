@@ -236,26 +236,13 @@ def test_closed_step_equals_autograd(estimator, wine, monkeypatch):
 @pytest.mark.parametrize("noise", ["feature", "heteroscedastic", 0.5])
 @pytest.mark.parametrize("prior", ["normal", "mixture"])
 def test_the_closed_step_of_a_vae_has_the_gradients_of_the_graph(
-    prior, noise, weight, wine
+    prior, noise, weight, wine, step_gradient
 ):
     rows = (wine - wine.mean(0)) / wine.std(0)
     model = VAE(3, prior=prior, noise=noise, max_iter=2, random_state=0).fit(rows)
-    module = model.net_.module_.train()
     objective = Objective([NegativeLogLikelihood(), KLDivergence(weight)])
-    x, found = torch.as_tensor(rows[:40]), []
-    flat = FlatParameters(module)
-    flat.bind()
-    for closed in (True, False):
-        module.noise.manual_seed(3)
-        flat.grad.fill_(7.0)
-        if closed:
-            loss, parts = closed_step(module, objective)(x=x)
-        else:
-            flat.zero_grad()
-            loss, parts = objective(module, module(x))
-            loss.backward()
-        grads = {name: p.grad.clone() for name, p in module.named_parameters()}
-        found.append((loss.detach(), parts, grads))
+    step = (model.net_.module_, objective, torch.as_tensor(rows[:40]))
+    found = [step_gradient(*step, closed=closed) for closed in (True, False)]
     torch.testing.assert_close(*found, rtol=1e-8, atol=1e-10)
 
 
