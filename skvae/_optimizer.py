@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -22,6 +23,12 @@ class FlatAdamW(torch.optim.AdamW):
     **kwargs : dict
         As for `torch.optim.AdamW`; always fused.
     """
+
+    # torch hides these from torch.compile, and loads its compiler to do so: more than
+    # a second in the first fit of a process.
+    add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
+    state_dict = inspect.unwrap(torch.optim.AdamW.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.AdamW.load_state_dict)
 
     def __init__(self, params: Any, **kwargs: Any):
         super().__init__(params, **{**kwargs, "fused": True})

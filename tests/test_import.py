@@ -32,6 +32,17 @@ def test_the_first_estimator_brings_torch_and_draws_nothing():
     assert _run(code) == "VAE True True"
 
 
+def test_a_fit_does_not_load_the_compiler_of_torch():
+    code = (
+        "import sys, numpy as np; from skvae import VAE;"
+        "X = np.random.default_rng(0).normal(size=(40, 4));"
+        "model = VAE(max_iter=3, random_state=0).fit(X).partial_fit(X);"
+        "model.sample(3), model.score(X);"
+        "print([m for m in sys.modules if m.startswith('torch._dynamo')][:1])"
+    )
+    assert _run(code) == "[]"
+
+
 @pytest.mark.parametrize("name", skvae.__all__)
 def test_every_public_name_is_there(name):
     assert getattr(skvae, name) is not None
