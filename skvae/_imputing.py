@@ -122,10 +122,10 @@ def _guesses(estimator: Any, X: Any, generator: torch.Generator, *, draw: bool) 
 def _decoded(estimator: Any, X: Any, generator: torch.Generator, *, draw: bool) -> Any:
     """Return what a deterministic model decodes from the codes of rows of a table."""
     columns, module = estimator._columns, estimator._module
-    # It met missing cells as a value of their columns, and encodes them as such.
-    rows = columns.coded(columns.codec.with_starts(X), estimator._dtype)
-    dataset = estimator._dataset(X, rows)
-    codes = np.where(rows["x"] == columns.codec.missing_code, -1, rows["x"])
+    started = columns.codec.with_starts(X)
+    # As cells that are not known: told that they are missing, it decodes them as such.
+    rows = columns.coded(started, estimator._dtype, unknown_missing=True)
+    dataset, codes = estimator._dataset(X, rows), rows["x"]
     known = columns.codec.known(X, codes)
     parts = []
     with estimator._inference():

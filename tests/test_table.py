@@ -179,6 +179,42 @@ def test_spike_is_an_atom_and_no_neighbour_of_the_bins():
     assert code not in run
 
 
+def test_heavy_tails_have_finer_bins():
+    rng = RNG(0)
+    normal = rng.normal(size=4000)
+    heavy = np.exp(0.9 * normal + 0.4 * rng.normal(size=4000))
+    light = normal + rng.normal(size=4000)
+    frame = pd.DataFrame({"light": light, "a": np.exp(normal), "b": heavy})
+    codec = TableCodec().fit(frame)
+    sizes = np.asarray(codec.sizes)
+    assert sizes[0] == 64
+    assert (sizes[1:] > 64).all()
+    assert (sizes[1:] < 80).all()
+    codes = codec.encode(frame)
+    assert min(np.bincount(codes[:, 1])) >= 5
+    # Ranks within a bin are drawn: what bins keep of a correlation is all there is.
+    restored = codec.decode(codes, RNG(1))
+    change = (restored.corr() - frame.corr()).abs().to_numpy().max()
+    assert change < 0.02
+
+
+def test_columns_that_tell_each_other_are_cut_alike():
+    x = np.exp(2 * RNG(0).normal(size=1280))
+    frame = pd.DataFrame({"x": x, "log": np.log(x), "inverse": 1 / x})
+    codec = TableCodec().fit(frame)
+    # The tails of x and of 1 / x are different ends.
+    assert len(set(codec.sizes)) == 1
+    assert codec.sizes[0] > 66
+    assert [entry.direction for entry in codec.derived] == [1, -1]
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1.0, 1e300])
+def test_bins_do_not_depend_on_the_unit(scale):
+    values = np.exp(3 * RNG(0).normal(size=500))
+    codes = [TableCodec().fit(v[:, None]).columns[0] for v in (values, values * scale)]
+    assert codes[0].size == codes[1].size > 25
+
+
 def test_state_is_plain_and_restores_the_codec():
     table = mixed_table()
     codec = TableCodec().fit(table)
@@ -266,6 +302,14 @@ def test_mixture_is_a_distribution_and_fits_better_than_one_component():
         np.testing.assert_allclose(total, 0.0, atol=1e-6)
         scores.append(mixture_log_prob(codes, sizes, *fitted).mean())
     assert scores[1] > scores[0] + 0.2
+
+
+def test_smoothing_keeps_the_shares_of_uneven_bins():
+    shares = np.array([0.4, 0.3, 0.2, 0.06, 0.03, 0.01])
+    codes = np.repeat(np.arange(6), (shares * 1000).round().astype(int))[:, None]
+    run = [np.arange(6)]
+    _, log_probs = fit_mixture(codes, [6], 1, bin_runs=run, smoothing=1.0, rng=RNG(0))
+    np.testing.assert_allclose(np.exp(log_probs[:, 0]), shares, rtol=0.05)
 
 
 def test_unknown_cells_contribute_nothing_to_a_mixture():

@@ -18,6 +18,7 @@ from skvae._table._given import known_of_fixed
 from skvae._table._known import Known
 from skvae._table._numeric import NumericColumn
 from skvae._table._sums import Sum, add_up, find_sums
+from skvae._table._tails import with_finer_tails
 
 Column = NumericColumn | CategoryColumn | TimeColumn
 _KINDS: dict[str, Any] = {
@@ -116,6 +117,8 @@ class TableCodec:
             cells[j] = self.cells(frame, j)
             difference = pd.Series(cells[j])
             self.columns[j] = self._fit_column(difference, self.names[j], False)
+        linked = self._find_derived(cells)
+        self.columns = with_finer_tails(self.columns, cells, linked, self.max_bins)
         self.derived = self._find_derived(cells)
         bound = self.gap_columns | _both_of(self.derived)
         self.sums = find_sums(self.columns, cells, bound)

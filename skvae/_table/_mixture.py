@@ -10,6 +10,8 @@ from scipy.special import logsumexp
 
 # Rows each component borrows from the margins: no code is impossible anywhere.
 _PSEUDO_COUNT = 0.3
+# Rounds of scaling until a kernel keeps the shares of bins.
+_BALANCING = 50
 
 
 def one_hot(codes: np.ndarray, sizes: Sequence[int] | np.ndarray) -> sp.csr_array:
@@ -80,7 +82,7 @@ def fit_mixture(
     rows = one_hot(codes, sizes)
     transposed = rows.T.tocsr()
     margin = _margin(rows, sizes)
-    smooth = _smoothers(bin_runs, smoothing)
+    smooth = _smoothers(bin_runs, smoothing, margin)
     n = len(codes)
     # Rows drawn as seeds: a component starts at a row and the rows like it.
     seeds = rows[np.sort(rng.choice(n, size=n_components, replace=n < n_components))]
@@ -163,7 +165,7 @@ def _maximise(
 
 
 def _smoothers(
-    runs: Sequence[np.ndarray], width: float
+    runs: Sequence[np.ndarray], width: float, margin: np.ndarray
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return, for each run of bins, the kernel its counts are spread by."""
     if width <= 0:
@@ -171,7 +173,18 @@ def _smoothers(
     kernels = []
     for run in runs:
         steps = np.arange(len(run))
-        kernel = np.exp(-0.5 * (np.subtract.outer(steps, steps) / width) ** 2)
-        # Columns sum to one: spreading moves counts, it makes none.
-        kernels.append((np.asarray(run), kernel / kernel.sum(axis=0)))
+        closeness = np.exp(-0.5 * (np.subtract.outer(steps, steps) / width) ** 2)
+        kernels.append((np.asarray(run), _balanced(closeness, margin[run])))
     return kernels
+
+
+def _balanced(closeness: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Return the kernel of neighbours that leaves counts in these shares as they are.
+
+    Its columns sum to one: spreading moves counts, it makes none.
+    """
+    scale = np.ones(len(shares))
+    for _ in range(_BALANCING):
+        scale = np.sqrt(scale * shares / (closeness @ scale))
+    kernel = closeness * scale[:, None]
+    return kernel / kernel.sum(axis=0)

@@ -60,8 +60,13 @@ class NumericColumn:
         self._starts = starts[: len(low)]
 
     @classmethod
-    def fit(cls, values: np.ndarray, name: str, max_bins: int) -> NumericColumn:
-        """Learn the codes of training values; NaN is missing."""
+    def fit(
+        cls, values: np.ndarray, name: str, max_bins: int, cuts: Any = ()
+    ) -> NumericColumn:
+        """Learn the codes of training values; NaN is missing.
+
+        At the ranks `cuts` of the known values, between unequal ones, bins end as well.
+        """
         values = np.asarray(values, dtype=np.float64)
         missing = np.isnan(values)
         known = np.sort(values[~missing])
@@ -70,7 +75,7 @@ class NumericColumn:
                 f"Column {name!r} contains infinity. Replace it by a number, or by NaN "
                 "if it is missing."
             )
-        low, high, knots, counts = _codes(known, max_bins)
+        low, high, knots, counts = _codes(known, max_bins, cuts)
         shares = np.append(counts, missing.sum()) if missing.any() else counts
         distinct = 1 + np.count_nonzero(np.diff(known)) if len(known) else 0
         return cls(
@@ -258,7 +263,7 @@ class NumericColumn:
 
 
 def _codes(
-    known: np.ndarray, max_bins: int
+    known: np.ndarray, max_bins: int, cuts: Any
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return bounds, knots and counts of the codes of sorted values."""
     n = len(known)
@@ -280,6 +285,7 @@ def _codes(
         if atom[i] or atom[i + 1] or held >= per_bin:
             edges.append(i + 1)
             held = 0.0
+    edges = sorted({*edges, *np.searchsorted(first, cuts).tolist()})
     last = np.array([*edges[1:], len(values)], dtype=np.int64) - 1
     low, high = values[edges], values[last]
     starts = first[edges]

@@ -1,0 +1,105 @@
+"""Finer bins where a numeric column spans much: the tails of heavy-tailed columns.
+
+Within a bin values are drawn whatever the other columns hold. Of a heavy tail the last
+quantile bin may hold nearly all of the variance, and with it means and correlations.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from skvae._table._dependence import Derived
+from skvae._table._numeric import NumericColumn
+
+# A bin is halved, down to so many rows, while it holds more of the variance than this
+# share of what the bins have to share on average. Outer bins of a normal column hold
+# .1 to .2 of it, those of an exponential one 1.
+_SHARE, _MIN_ROWS = 0.25, 5
+
+
+def with_finer_tails(
+    columns: list[Any], cells: list[Any], derived: list[Derived], max_bins: int
+) -> list[Any]:
+    """Cut bins that hold much of their column's variance.
+
+    Columns whose values go together are cut at the same ranks, so that one still tells
+    the other. What follows from another column otherwise stays as it is.
+
+    Parameters
+    ----------
+    columns : list
+        Fitted columns.
+    cells : list
+        Training cells of each column.
+    derived : list of Derived
+        Columns that another one determines.
+    max_bins : int
+        Quantile bins the columns were fitted with.
+
+    Returns
+    -------
+    columns : list
+        Columns, those with cut bins fitted anew.
+    """
+    columns = list(columns)
+    followers = {entry.child for entry in derived}
+    for j in range(len(columns)):
+        linked = [e for e in derived if e.parent == j and e.direction]
+        signs = {j: 1} | {e.child: e.direction for e in linked}
+        if j in followers or any(columns[i].kind != "numeric" for i in signs):
+            continue
+        known = {i: _known(cells[i], sign) for i, sign in signs.items()}
+        if len({len(values) for values in known.values()}) > 1:
+            continue
+        bins = _ranks_of_bins(columns[j], known[j])
+        cuts = {cut for values in known.values() for cut in _cuts(values, bins)}
+        ranks = np.array([c for c in cuts if _parts(known.values(), c)], dtype=int)
+        for i, sign in signs.items():
+            own = ranks if sign > 0 else len(known[i]) - ranks
+            columns[i] = NumericColumn.fit(cells[i], columns[i].name, max_bins, own)
+    return columns
+
+
+def _known(cells: np.ndarray, sign: int) -> np.ndarray:
+    """Return the known cells in the order of the column they go with."""
+    known = np.sort(cells[~np.isnan(cells)])
+    return known if sign > 0 else known[::-1]
+
+
+def _ranks_of_bins(column: Any, known: np.ndarray) -> list[tuple[int, int]]:
+    """Return the ranks at which each bin begins and ends."""
+    first = np.searchsorted(known, column.low[column.bins])
+    stop = np.searchsorted(known, column.high[column.bins], side="right")
+    return list(zip(first.tolist(), stop.tolist(), strict=True))
+
+
+def _cuts(values: np.ndarray, bins: list[tuple[int, int]]) -> list[int]:
+    """Return the ranks at which bins of ordered values are to be cut."""
+    # In units of the largest: squares of huge values overflow.
+    values = values / (np.abs(values).max(initial=0.0) or 1.0)
+    waiting, cuts = list(bins), []
+    much = _SHARE * len(values) * values.var() / len(bins) if bins else 0.0
+    while waiting:
+        first, stop = waiting.pop()
+        part = values[first:stop]
+        middle = _middle(part)
+        if middle and len(part) * part.var() > much:
+            cut = first + middle
+            cuts.append(cut)
+            waiting += [(first, cut), (cut, stop)]
+    return cuts
+
+
+def _middle(part: np.ndarray) -> int:
+    """Return the rank that parts unequal values most evenly, 0 if there is none."""
+    n = len(part)
+    same = np.flatnonzero(part == part[n // 2])
+    ends = [end for end in (same[0], same[-1] + 1) if _MIN_ROWS <= end <= n - _MIN_ROWS]
+    return int(min(ends, key=lambda end: abs(2 * end - n), default=0))
+
+
+def _parts(known: Any, rank: int) -> bool:
+    """Tell whether a cut at a rank parts different values, in every column."""
+    return all(values[rank - 1] != values[rank] for values in known)
