@@ -56,7 +56,7 @@ def with_finer_tails(
         bins = _ranks_of_bins(columns[j], known[j])
         cuts = {cut for values in known.values() for cut in _cuts(values, bins)}
         ranks = np.array([c for c in cuts if _parts(known.values(), c)], dtype=int)
-        for i, sign in signs.items():
+        for i, sign in signs.items() if len(ranks) else ():
             own = ranks if sign > 0 else len(known[i]) - ranks
             columns[i] = NumericColumn.fit(cells[i], columns[i].name, max_bins, own)
     return columns
