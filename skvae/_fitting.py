@@ -67,9 +67,9 @@ _NAME = {torch.float32: "float32", torch.float64: "float64"}
 # Tables: posterior standard deviation, and how far (in bins) neighbours share
 # strength, in the mixture that training starts at and in the decoder.
 _SPREAD = 0.5
-# Rounds of its mixture: later ones fit it to the training rows, not to others.
-_START_ROUNDS = 30
 _SMOOTHING_START, _SMOOTHING_DECODER = 1.0, 3.0
+# Rounds of that mixture: later ones fit it to the training rows, not to others.
+_START_ROUNDS = 30
 
 
 def device_of(name: Any) -> torch.device:

@@ -96,8 +96,7 @@ def _guesses(estimator: Any, X: Any, generator: torch.Generator, *, draw: bool) 
     rows: Any = None
     n_draws = _DRAWS
     if columns.kind == "table":
-        started = columns.codec.with_starts(X)
-        rows = columns.coded(started, estimator._dtype, unknown_missing=True)
+        rows, known = _table_rows(estimator, X)
         n_draws = _DRAWS_TABLE
     dataset = estimator._dataset(X, rows)
     # Draws all rows share: what is filled does not depend on the other rows.
@@ -105,7 +104,6 @@ def _guesses(estimator: Any, X: Any, generator: torch.Generator, *, draw: bool) 
     read = _read
     if columns.kind == "table":
         even = stratified(n_draws, len(columns.codec.sizes), generator)
-        known = columns.codec.known(X, rows["x"])
     parts = []
     with estimator._inference():
         for place, batch in estimator._chunks(dataset, repeats=n_draws):
@@ -119,14 +117,20 @@ def _guesses(estimator: Any, X: Any, generator: torch.Generator, *, draw: bool) 
     return columns.joined(parts)
 
 
+def _table_rows(estimator: Any, X: Any) -> tuple[dict[str, np.ndarray], Known]:
+    """Return rows of a table, missing cells as unknown, and what else they tell."""
+    columns = estimator._columns
+    started = columns.codec.with_starts(X)
+    rows = columns.coded(started, estimator._dtype, unknown_missing=True)
+    return rows, columns.codec.known(X, rows["x"])
+
+
 def _decoded(estimator: Any, X: Any, generator: torch.Generator, *, draw: bool) -> Any:
     """Return what a deterministic model decodes from the codes of rows of a table."""
     columns, module = estimator._columns, estimator._module
-    started = columns.codec.with_starts(X)
-    # As cells that are not known: told that they are missing, it decodes them as such.
-    rows = columns.coded(started, estimator._dtype, unknown_missing=True)
+    # Told that cells are missing, and not that they are unknown, it decodes them so.
+    rows, known = _table_rows(estimator, X)
     dataset, codes = estimator._dataset(X, rows), rows["x"]
-    known = columns.codec.known(X, codes)
     parts = []
     with estimator._inference():
         for place, batch in estimator._chunks(dataset):

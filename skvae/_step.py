@@ -31,6 +31,8 @@ from skvae.objectives import Contraction, KLDivergence, NegativeLogLikelihood, S
 from skvae.priors import MixturePrior, NormalPrior
 
 Step = Callable[..., tuple[Tensor, list[Tensor]]]
+# Noise, log-variance and standard deviation of a draw of the posterior.
+Drawn = tuple[Tensor, Tensor, Tensor]
 _HALF_LOG_TAU = 0.5 * LOG_TAU
 
 
@@ -123,9 +125,9 @@ class _ClosedStep:
             weight = self.kl.weight_at(progress) if self.kl is not None else 0.0
             if self.has_mixture:
                 values["kl"] = _add_mixture(module.prior, z, *drawn[:2], grad, weight)
-                grad = _sampled(code, *drawn, grad, weight)
+                grad = _sampled(code, drawn, grad, weight)
             else:
-                values["kl"], grad = _posterior(code, *drawn, grad, weight)
+                values["kl"], grad = _posterior(code, drawn, grad, weight)
         elif module.code_activation is not None:
             is_relu = module.code_activation is torch.relu
             grad = grad * (z > 0 if is_relu else z * (1 - z))
@@ -145,9 +147,7 @@ class _ClosedStep:
             loss = torch.add(loss, part, alpha=weight)
         return loss, parts
 
-    def _draw(
-        self, code: Tensor
-    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor] | None]:
+    def _draw(self, code: Tensor) -> tuple[Tensor, Drawn | None]:
         """Return the code, and for a variational model how it was drawn."""
         module = self.module
         if module.prior is None:
@@ -232,17 +232,13 @@ def _bernoulli(likelihood: Any, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]
 
 
 def _posterior(
-    code: Tensor,
-    noise: Tensor,
-    log_var: Tensor,
-    std: Tensor,
-    grad_z: Tensor,
-    weight: float,
+    code: Tensor, drawn: Drawn, grad_z: Tensor, weight: float
 ) -> tuple[Tensor, Tensor]:
     """Return the mean divergence and the gradient of the posterior's parameters.
 
     KL = (m^2 + s^2 - 1 - log s^2) / 2 per component, z = m + s eps.
     """
+    noise, log_var, std = drawn
     n, k = noise.shape
     mean, raw = code.chunk(2, dim=1)
     variance = std.square()
@@ -279,15 +275,9 @@ def _add_mixture(
     return log_q.mul_(-0.5).sub_(log_p.sum()).div_(n)
 
 
-def _sampled(
-    code: Tensor,
-    noise: Tensor,
-    log_var: Tensor,
-    std: Tensor,
-    grad_z: Tensor,
-    weight: float,
-) -> Tensor:
+def _sampled(code: Tensor, drawn: Drawn, grad_z: Tensor, weight: float) -> Tensor:
     """Return the gradient of the posterior's parameters, log q included."""
+    noise, log_var, std = drawn
     to_mean, to_log_var = through_draw(grad_z, std, noise)
     to_log_var.sub_(0.5 * weight / len(noise))
     return joined_gradient(to_mean, to_log_var, code.chunk(2, dim=1)[1], log_var)

@@ -117,9 +117,11 @@ class TableCodec:
             cells[j] = self.cells(frame, j)
             difference = pd.Series(cells[j])
             self.columns[j] = self._fit_column(difference, self.names[j], False)
-        linked = self._find_derived(cells)
-        self.columns = with_finer_tails(self.columns, cells, linked, self.max_bins)
         self.derived = self._find_derived(cells)
+        finer = with_finer_tails(self.columns, cells, self.derived)
+        if finer != self.columns:
+            self.columns = finer
+            self.derived = self._find_derived(cells)
         bound = self.gap_columns | _both_of(self.derived)
         self.sums = find_sums(self.columns, cells, bound)
         return self

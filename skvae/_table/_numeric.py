@@ -60,13 +60,8 @@ class NumericColumn:
         self._starts = starts[: len(low)]
 
     @classmethod
-    def fit(
-        cls, values: np.ndarray, name: str, max_bins: int, cuts: Any = ()
-    ) -> NumericColumn:
-        """Learn the codes of training values; NaN is missing.
-
-        At the ranks `cuts` of the known values, between unequal ones, bins end as well.
-        """
+    def fit(cls, values: np.ndarray, name: str, max_bins: int) -> NumericColumn:
+        """Learn the codes of training values; NaN is missing."""
         values = np.asarray(values, dtype=np.float64)
         missing = np.isnan(values)
         known = np.sort(values[~missing])
@@ -75,18 +70,39 @@ class NumericColumn:
                 f"Column {name!r} contains infinity. Replace it by a number, or by NaN "
                 "if it is missing."
             )
-        low, high, knots, counts = _codes(known, max_bins, cuts)
-        shares = np.append(counts, missing.sum()) if missing.any() else counts
         distinct = 1 + np.count_nonzero(np.diff(known)) if len(known) else 0
         return cls(
             name,
-            low,
-            high,
-            knots,
-            shares / max(shares.sum(), 1),
+            *_codes(known, _starts(known, max_bins), len(values)),
             _decimals(known),
             bool(distinct < len(known) / 2),
             bool(missing.any()),
+        )
+
+    def cut(self, known: np.ndarray, ranks: np.ndarray, n: int) -> NumericColumn:
+        """Return the column with codes that begin at more ranks of its values too.
+
+        Parameters
+        ----------
+        known : ndarray of shape (n_known,)
+            Known training values, sorted.
+        ranks : ndarray of int
+            Where unequal values meet.
+        n : int
+            Training values, missing ones included.
+
+        Returns
+        -------
+        column : NumericColumn
+            The same column in finer codes.
+        """
+        starts = np.union1d(np.searchsorted(known, self.low), ranks)
+        return NumericColumn(
+            self.name,
+            *_codes(known, starts, n),
+            self.decimals,
+            self.discrete,
+            self.has_missing,
         )
 
     @property
@@ -262,14 +278,12 @@ class NumericColumn:
         return cls(**{k: v for k, v in state.items() if k != "kind"})
 
 
-def _codes(
-    known: np.ndarray, max_bins: int, cuts: Any
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return bounds, knots and counts of the codes of sorted values."""
+def _starts(known: np.ndarray, max_bins: int) -> np.ndarray:
+    """Return the ranks of sorted values at which codes begin."""
     n = len(known)
-    if not n:
-        return np.empty(0), np.empty(0), np.empty((0, _KNOTS)), np.empty(0)
     values, first, counts = np.unique(known, return_index=True, return_counts=True)
+    if not n:
+        return first
     few = len(values) <= _FEW_VALUES and n >= _ROWS_PER_FEW * len(values)
     atom = counts >= max(_ATOM_ROWS, _ATOM_SHARE * n)
     if few or len(values) == 1:
@@ -285,19 +299,28 @@ def _codes(
         if atom[i] or atom[i + 1] or held >= per_bin:
             edges.append(i + 1)
             held = 0.0
-    edges = sorted({*edges, *np.searchsorted(first, cuts).tolist()})
-    last = np.array([*edges[1:], len(values)], dtype=np.int64) - 1
-    low, high = values[edges], values[last]
-    starts = first[edges]
-    totals = np.diff(np.append(starts, n)).astype(np.float64)
+    return first[edges]
+
+
+def _codes(
+    known: np.ndarray, starts: np.ndarray, n: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return bounds, knots and shares of the codes of n values, the known ones sorted.
+
+    A share more is that of the missing ones, where there are any.
+    """
+    totals = np.diff(np.append(starts, len(known))).astype(np.float64)
+    low, high = known[starts], known[starts + totals.astype(np.int64) - 1]
     ranks = np.linspace(0, 1, _KNOTS)
     place = starts[:, None] + ranks * (totals[:, None] - 1)
     left = np.floor(place).astype(np.int64)
-    right = np.minimum(left + 1, n - 1)
+    right = np.minimum(left + 1, len(known) - 1)
     share = place - left
     knots = known[left] * (1 - share) + known[right] * share
+    missing = n - len(known)
+    counts = np.append(totals, missing) if missing else totals
     # Interpolation between two values of one code stays within the code.
-    return low, high, np.clip(knots, low[:, None], high[:, None]), totals
+    return low, high, np.clip(knots, low[:, None], high[:, None]), counts / max(n, 1)
 
 
 def _decimals(known: np.ndarray) -> int | None:

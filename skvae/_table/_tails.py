@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from skvae._table._dependence import Derived
-from skvae._table._numeric import NumericColumn
 
 # A bin is halved, down to so many rows, while it holds more of the variance than this
 # share of what the bins have to share on average. Outer bins of a normal column hold
@@ -20,7 +19,7 @@ _SHARE, _MIN_ROWS = 0.25, 5
 
 
 def with_finer_tails(
-    columns: list[Any], cells: list[Any], derived: list[Derived], max_bins: int
+    columns: list[Any], cells: list[Any], derived: list[Derived]
 ) -> list[Any]:
     """Cut bins that hold much of their column's variance.
 
@@ -35,13 +34,11 @@ def with_finer_tails(
         Training cells of each column.
     derived : list of Derived
         Columns that another one determines.
-    max_bins : int
-        Quantile bins the columns were fitted with.
 
     Returns
     -------
     columns : list
-        Columns, those with cut bins fitted anew.
+        Columns, those with cut bins made anew.
     """
     columns = list(columns)
     followers = {entry.child for entry in derived}
@@ -58,7 +55,7 @@ def with_finer_tails(
         ranks = np.array([c for c in cuts if _parts(known.values(), c)], dtype=int)
         for i, sign in signs.items() if len(ranks) else ():
             own = ranks if sign > 0 else len(known[i]) - ranks
-            columns[i] = NumericColumn.fit(cells[i], columns[i].name, max_bins, own)
+            columns[i] = columns[i].cut(known[i][::sign], own, len(cells[i]))
     return columns
 
 
