@@ -72,6 +72,17 @@ def test_a_number_is_counted_from_the_closest_before_it():
     }
 
 
+@pytest.mark.parametrize(("n", "gaps"), [(3000, {"close": "open"}), (500, {})])
+def test_many_rows_let_a_wider_difference_be_a_gap(n, gaps):
+    rng = np.random.default_rng(0)
+    first = rng.uniform(20, 90, n)
+    last = first + rng.normal(scale=0.7, size=n)
+    frame = pd.DataFrame(
+        {"open": first, "close": last, "day": rng.choice(list("mt"), n)}
+    )
+    assert _gaps(frame) == gaps
+
+
 def test_durations_and_arrays_have_gaps_too():
     quotes = _quotes()
     assert len(TableCodec().fit(quotes.to_numpy()).gaps) == 2

@@ -208,6 +208,19 @@ def test_columns_that_tell_each_other_are_cut_alike():
     assert [entry.direction for entry in codec.derived] == [1, -1]
 
 
+@pytest.mark.parametrize(("n", "sizes"), [(16_000, [127, 127]), (8000, [64, 64])])
+def test_columns_that_tell_each_other_closely_have_finer_bins(n, sizes):
+    rng = RNG(0)
+    length = np.round(rng.uniform(4, 9, n), 4)
+    volume = length**3 * rng.uniform(0.98, 1.02, n)
+    # Half of the rows are equal in this column: their order says nothing.
+    rest = np.sort(rng.uniform(size=n)).clip(0.5)
+    frame = pd.DataFrame({"volume": volume, "length": length, "rest": rest})
+    found = np.asarray(TableCodec().fit(frame).sizes)
+    np.testing.assert_allclose(found[:2], sizes, atol=1)
+    assert found[2] <= 65
+
+
 @pytest.mark.parametrize("scale", [1e-300, 1.0, 1e300])
 def test_bins_do_not_depend_on_the_unit(scale):
     values = np.exp(3 * RNG(0).normal(size=500))

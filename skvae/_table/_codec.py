@@ -12,13 +12,13 @@ import pandas as pd
 from skvae._table._categorical import CategoryColumn
 from skvae._table._datetime import TimeColumn
 from skvae._table._dependence import Derived, direction_of, find_derived, told_ranks
+from skvae._table._finer import with_finer_bins
 from skvae._table._frames import from_pandas, library_of, pandas_type, to_pandas
 from skvae._table._gaps import Gap, close_gaps, find_gaps, missing_starts, plain
 from skvae._table._given import known_of_fixed
 from skvae._table._known import Known
 from skvae._table._numeric import NumericColumn
 from skvae._table._sums import Sum, add_up, find_sums
-from skvae._table._tails import with_finer_tails
 
 Column = NumericColumn | CategoryColumn | TimeColumn
 _KINDS: dict[str, Any] = {
@@ -118,7 +118,7 @@ class TableCodec:
             difference = pd.Series(cells[j])
             self.columns[j] = self._fit_column(difference, self.names[j], False)
         self.derived = self._find_derived(cells)
-        finer = with_finer_tails(self.columns, cells, self.derived)
+        finer = with_finer_bins(self.columns, cells, self.derived)
         if finer != self.columns:
             self.columns = finer
             self.derived = self._find_derived(cells)

@@ -21,6 +21,9 @@ _MIN_ROWS, _MIN_BINS, _MIN_SHARE = 50, 4, 0.5
 # Spread of the difference, 10 to 90 %, at most: in bins of the later column, and for
 # moments on one side of the earlier ones, as a share of the spread of those.
 _MAX_BINS, _MAX_SHARE = 0.6, 0.25
+# Of columns with many bins, those of many rows, also the square of this share of them:
+# 4 of 64. Rows enough to learn how a wider difference goes with the other columns.
+_BINS_OF_MANY_ROWS = 32
 # Rows that most pairs of columns are judged by, and what those may be off by.
 _SCREENED, _SLACK = 512, 2.0
 
@@ -145,7 +148,7 @@ def _candidates(
             continue
         starts = np.column_stack([few[i] for i in before])[known]
         spread = spread_of(few[j][known, None] - starts)
-        limit = _MAX_BINS * _typical_width(columns[j])
+        limit = _max_bins(columns[j]) * _typical_width(columns[j])
         if isinstance(columns[j], TimeColumn):
             limit = np.maximum(limit, _MAX_SHARE * spread_of(starts))
         close = np.flatnonzero(np.isfinite(spread) & (spread <= _SLACK * limit))
@@ -168,6 +171,11 @@ def _absolute(cells: pd.Series) -> np.ndarray:
         return cells.to_numpy(dtype=np.float64)
     moments = plain(cells)
     return np.where(moments.isna(), np.nan, moments.to_numpy().view(np.int64))
+
+
+def _max_bins(column: Any) -> float:
+    """Return the spread of a difference, in bins, up to which it is small."""
+    return max(_MAX_BINS, (len(column.bins) / _BINS_OF_MANY_ROWS) ** 2)
 
 
 def _typical_width(column: Any) -> float:
@@ -280,7 +288,7 @@ def _closeness(child: Any, before: Any, after: Any) -> tuple[float, float, int] 
     difference = end - start
     low, high = difference.min(), difference.max()
     spread = float(spread_of(difference[binned]))
-    limit = _MAX_BINS * float(np.median(width[binned]))
+    limit = _max_bins(child) * float(np.median(width[binned]))
     side = int(low >= 0) - int(high <= 0)
     if isinstance(child, TimeColumn) and side:
         limit = max(limit, _MAX_SHARE * spread_of(start))
