@@ -18,10 +18,10 @@ from skvae._table._dependence import Derived
 # share of what the bins have to share on average. Outer bins of a normal column hold
 # .1 to .2 of it, those of an exponential one 1.
 _SHARE, _MIN_ROWS = 0.25, 5
-# Rows next to each other in one column that lie less than so many bins apart in another
-# one, judged by some of the rows; unrelated ones lie 19 of 64 bins apart. Then bins of so
-# many rows are halved once.
-_CLOSE, _JUDGED, _CLOSE_ROWS = 1.5, 2048, 200
+# Bins of so many rows are halved once where rows that are next to each other in another
+# column lie less than so many bins apart; unrelated ones lie 19 of 64 bins apart. Some
+# of the rows tell.
+_CLOSE_ROWS, _CLOSE, _JUDGED = 200, 1.5, 2048
 
 
 def with_finer_bins(
