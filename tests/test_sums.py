@@ -40,6 +40,23 @@ def model(request, bills):
     return request.param(3, max_iter=10, random_state=0).fit(bills)
 
 
+@pytest.fixture(scope="module")
+def workers():
+    """Ages of schooling and experience, whose squares and logarithms stand beside."""
+    rng = np.random.default_rng(1)
+    educ = rng.integers(8, 18, N)
+    exper = rng.gamma(3.0, 4.0, N).astype(int)
+    frame = {"educ": educ, "exper": exper, "expersq": exper**2}
+    pay = rng.gamma(3.0, 8.0, N).round(2)
+    rest = rng.gamma(2.0, 5.0, N).round(2)
+    frame |= {"pay": pay, "rest": rest, "income": (pay + rest).round(2)}
+    frame |= {
+        "lincome": np.log(frame["income"]),
+        "married": rng.choice(["no", "yes"], N),
+    }
+    return pd.DataFrame(frame).assign(age=educ + exper + 6)
+
+
 def _sums(frame):
     codec = TableCodec().fit(frame)
     return {codec.names[e.total]: [codec.names[j] for j in e.parts] for e in codec.sums}
@@ -148,7 +165,7 @@ def test_who_gives_way(bills):
             j: pd.Series([np.nan if v is None else v])
             for j, v in zip((0, 2, 3), known, strict=True)
         }
-        add_up([entry], values, codec.column_as_it_came, told, drawn=True)
+        add_up([entry], [], values, codec.column_as_it_came, told, drawn=True)
         np.testing.assert_allclose([values[j][0] for j in (0, 2, 3)], wanted)
 
 
@@ -158,10 +175,10 @@ def test_medians_add_up_only_where_they_have_to(bills):
     open_, closed = (
         [np.array([50.0]), None, np.array([5.0]), np.array([40.0])] for _ in range(2)
     )
-    add_up([entry], open_, codec.column_as_it_came, {}, drawn=False)
+    add_up([entry], [], open_, codec.column_as_it_came, {}, drawn=False)
     assert open_[0] == 50
     told = {2: pd.Series([5.0]), 3: pd.Series([40.0])}
-    add_up([entry], closed, codec.column_as_it_came, told, drawn=False)
+    add_up([entry], [], closed, codec.column_as_it_came, told, drawn=False)
     assert closed[0] == 45
 
 
@@ -215,3 +232,41 @@ def test_copies_of_a_model_add_up(bills):
     pd.testing.assert_frame_equal(
         copy.sample(20, random_state=0), model.sample(20, random_state=0)
     )
+
+
+# -- columns that follow from a total or a part ----------------------------------------
+def _keeps_to_rules(rows):
+    """Tell which rows keep to the rules of `workers`."""
+    whole = rows["age"] == rows["educ"] + rows["exper"] + 6
+    whole &= rows["expersq"] == rows["exper"] ** 2
+    whole &= (rows["income"] - rows["pay"] - rows["rest"]).abs() < 1e-6
+    return whole & ((rows["lincome"] - np.log(rows["income"])).abs() < 0.05)
+
+
+def test_what_others_follow_from_adds_up_too(workers):
+    assert _keeps_to_rules(workers).all()
+    assert _sums(workers) == {"age": ["exper", "educ"], "income": ["pay", "rest"]}
+    named = workers.assign(old=np.where(workers["age"] > 30, "old", "young"))
+    assert _sums(named) == {"income": ["pay", "rest"]}
+
+
+def test_followers_go_with_what_gives_way(workers):
+    model = VAE(3, max_iter=10, random_state=0).fit(workers)
+    assert _keeps_to_rules(model.sample(500, random_state=0)).mean() > 0.97
+    older = model.sample(50, given={"age": 40, "educ": 12}, random_state=0)
+    assert (older["exper"] == 22).all()
+    assert (older["expersq"] == 22**2).all()
+    squares = model.sample(50, given={"expersq": 100}, random_state=0)
+    assert (squares["exper"] == 10).all()
+    assert _keeps_to_rules(squares).mean() > 0.97
+
+
+@pytest.mark.parametrize(
+    "name", ["educ", "exper", "expersq", "age", "income", "lincome"]
+)
+def test_what_a_follower_tells_is_kept_in_fills(workers, name):
+    model = VAE(3, max_iter=5, random_state=0).fit(workers)
+    gaps = workers.head(60).assign(**{name: np.nan})
+    filled = model.impute(gaps, random_state=0)
+    assert _keeps_to_rules(filled).mean() > 0.95
+    pd.testing.assert_frame_equal(filled.drop(columns=name), gaps.drop(columns=name))

@@ -122,7 +122,10 @@ class TableCodec:
         if finer != self.columns:
             self.columns = finer
             self.derived = self._find_derived(cells)
-        bound = self.gap_columns | _both_of(self.derived)
+        bound = self.gap_columns | {entry.child for entry in self.derived}
+        # Only numbers follow a number that gives way.
+        others = (e for e in self.derived if self.columns[e.child].kind != "numeric")
+        bound |= {entry.parent for entry in others}
         self.sums = find_sums(self.columns, cells, bound)
         return self
 
@@ -442,8 +445,9 @@ class TableCodec:
 
     @property
     def sum_columns(self) -> set[int]:
-        """Totals and their parts."""
-        return {j for entry in self.sums for j in entry.columns}
+        """Totals and their parts, and what follows from them."""
+        own = {j for entry in self.sums for j in entry.columns}
+        return own | {entry.child for entry in self.derived if entry.parent in own}
 
     def _plain_cells(
         self, frame: pd.DataFrame, columns: set[int]
@@ -509,7 +513,7 @@ class TableCodec:
         """Make values agree with what is known and with each other, in place."""
         column_of = self.column_as_it_came
         close_gaps(self.gaps, values, column_of, known.cells)
-        add_up(self.sums, values, column_of, known.cells, drawn=drawn)
+        add_up(self.sums, self.derived, values, column_of, known.cells, drawn=drawn)
 
     def _rows(self, values: list[Any]) -> Any:
         if self.library is None:

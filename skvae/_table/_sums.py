@@ -2,7 +2,7 @@
 
 Each column is drawn within its bin whatever the others hold, so parts do not add up.
 Of a row that has a total, what is left beside its parts becomes one of the rests that
-training rows have.
+training rows have; columns that follow from one that gives way (a square) go with it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from skvae._table._dependence import Derived
 from skvae._table._gaps import spread_of
 from skvae._table._numeric import NumericColumn
 
@@ -148,6 +149,7 @@ def _rounded(values: np.ndarray, column: Any) -> np.ndarray:
 
 def add_up(
     sums: list[Sum],
+    derived: list[Derived],
     values: list[Any],
     column_of: Callable[[int], Any],
     told: dict[int, pd.Series],
@@ -163,6 +165,9 @@ def add_up(
     ----------
     sums : list of Sum
         Sums among the columns.
+    derived : list of Derived
+        Columns that another one determines; they follow where it gives way, and where
+        they are known it does not.
     values : list of ndarray
         Values of all columns, changed in place.
     column_of : callable
@@ -173,6 +178,10 @@ def add_up(
         Whether values were drawn. The median of a total is not the sum of medians:
         it stays as it is, unless all parts are known.
     """
+    summed = {j for entry in sums for j in entry.columns}
+    following = [entry for entry in derived if entry.parent in summed]
+    told = told | _told_by_followers(following, values, told)
+    before = {entry.parent: values[entry.parent] for entry in following}
     for entry in sums:
         open_ = np.full(len(values[entry.total]), np.nan)
         cells = {j: told[j].to_numpy() if j in told else open_ for j in entry.columns}
@@ -190,6 +199,36 @@ def add_up(
                 here = waiting & ~known[j] & (moved >= low) & (moved <= high)
                 values[j] = np.where(here, moved, values[j])
                 waiting = waiting & ~here
+    for follower in following:
+        j, parent = follower.child, follower.parent
+        moved = values[parent] != before[parent]
+        new = _followed(follower, values[parent], column_of)
+        values[j] = np.where(moved & ~np.isnan(values[parent]), new, values[j])
+
+
+def _told_by_followers(
+    following: list[Derived], values: list[Any], told: dict[int, pd.Series]
+) -> dict[int, pd.Series]:
+    """Return the columns that others follow from, as known where those are."""
+    fixed: dict[int, pd.Series] = {}
+    for entry in following:
+        if entry.child in told:
+            own = fixed.get(entry.parent, told[entry.parent])
+            drawn = pd.Series(values[entry.parent])
+            fixed[entry.parent] = own.where(told[entry.child].isna(), drawn)
+    return fixed
+
+
+def _followed(
+    entry: Derived, parent: np.ndarray, column_of: Callable[[int], Any]
+) -> np.ndarray:
+    """Return the numbers that follow from those of another column."""
+    source, column = column_of(entry.parent), column_of(entry.child)
+    codes = source.encode(parent)
+    ranks = np.full(len(parent), 0.5)
+    if entry.direction:
+        ranks = np.nan_to_num(entry.turned(source.ranks(parent, codes)))
+    return column.draw(np.asarray(entry.codes)[codes], ranks)
 
 
 def _around(rests: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
