@@ -88,8 +88,8 @@ def test_whole_numbers_add_up_too():
         lambda f: f[["total", "day", "meal"]],
         lambda f: f[:40],
         lambda f: f.assign(tip=f["tip"].astype(str)),
-        # Values that already follow from others are left alone.
-        lambda f: f.assign(log=np.log(f["total"])),
+        # A level cannot follow a number that gives way.
+        lambda f: f.assign(by=np.where(f["taxi"] > 0, "taxi", "foot")),
     ],
     ids=["noisy", "slope", "one part", "few", "text", "derived"],
 )

@@ -221,6 +221,15 @@ def test_columns_that_tell_each_other_closely_have_finer_bins(n, sizes):
     assert found[2] <= 65
 
 
+def test_repeated_numbers_are_drawn_as_they_were():
+    values = RNG(0).choice([1.5, 2, 3, 5, 8, 13, 21, 34, 55, 89] * 10, 800)
+    values = values + 100 * RNG(1).integers(0, 20, 800)
+    codec = TableCodec().fit(values[:, None])
+    drawn = codec.decode(codec.encode(values[:, None]), RNG(2))
+    assert codec.columns[0].discrete
+    assert set(drawn[:, 0]) <= set(values)
+
+
 @pytest.mark.parametrize("scale", [1e-300, 1.0, 1e300])
 def test_bins_do_not_depend_on_the_unit(scale):
     values = np.exp(3 * RNG(0).normal(size=500))

@@ -25,7 +25,8 @@ class NumericColumn:
     low, high : ndarray of shape (n_codes,)
         Smallest and largest training value of each code; equal for an atom.
     knots : ndarray of shape (n_codes, n_knots)
-        Empirical quantiles of the training values of each code.
+        Empirical quantiles of the training values of each code; of a discrete column
+        they are training values.
     frequencies : ndarray of shape (size,)
         Share of each code among the training rows.
     decimals : int or None
@@ -71,11 +72,12 @@ class NumericColumn:
                 "if it is missing."
             )
         distinct = 1 + np.count_nonzero(np.diff(known)) if len(known) else 0
+        discrete = bool(distinct < len(known) / 2)
         return cls(
             name,
-            *_codes(known, _starts(known, max_bins), len(values)),
+            *_codes(known, _starts(known, max_bins), len(values), discrete),
             _decimals(known),
-            bool(distinct < len(known) / 2),
+            discrete,
             bool(missing.any()),
         )
 
@@ -99,7 +101,7 @@ class NumericColumn:
         starts = np.union1d(np.searchsorted(known, self.low), ranks)
         return NumericColumn(
             self.name,
-            *_codes(known, starts, n),
+            *_codes(known, starts, n, self.discrete),
             self.decimals,
             self.discrete,
             self.has_missing,
@@ -303,7 +305,7 @@ def _starts(known: np.ndarray, max_bins: int) -> np.ndarray:
 
 
 def _codes(
-    known: np.ndarray, starts: np.ndarray, n: int
+    known: np.ndarray, starts: np.ndarray, n: int, discrete: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return bounds, knots and shares of the codes of n values, the known ones sorted.
 
@@ -316,6 +318,8 @@ def _codes(
     left = np.floor(place).astype(np.int64)
     right = np.minimum(left + 1, len(known) - 1)
     share = place - left
+    if discrete:
+        share = np.round(share)
     knots = known[left] * (1 - share) + known[right] * share
     missing = n - len(known)
     counts = np.append(totals, missing) if missing else totals
