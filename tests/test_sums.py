@@ -146,7 +146,7 @@ def test_the_rests_around_a_value_are_its_neighbours(candidates, values):
 
 def test_who_gives_way(bills):
     codec = TableCodec().fit(bills)
-    entry = Sum(0, [3, 2], np.array([0.0]))
+    entry = Sum(0, [3, 2], np.array([0.0]), np.array([1.0]))
     rows = {
         # total, tip, meal as drawn; what is known of them; what they become
         "nothing": ([50.0, 5.0, 40.0], [None] * 3, [45.0, 5.0, 40.0]),
@@ -171,7 +171,7 @@ def test_who_gives_way(bills):
 
 def test_medians_add_up_only_where_they_have_to(bills):
     codec = TableCodec().fit(bills)
-    entry = Sum(0, [3, 2], np.array([0.0]))
+    entry = Sum(0, [3, 2], np.array([0.0]), np.array([1.0]))
     open_, closed = (
         [np.array([50.0]), None, np.array([5.0]), np.array([40.0])] for _ in range(2)
     )
@@ -232,6 +232,24 @@ def test_copies_of_a_model_add_up(bills):
     pd.testing.assert_frame_equal(
         copy.sample(20, random_state=0), model.sample(20, random_state=0)
     )
+
+
+def test_rare_rests_stay_rare(workers):
+    aged = workers["age"] - (np.arange(N) % 50 == 0)
+    model = VAE(3, max_iter=10, random_state=0).fit(workers.assign(age=aged))
+    rows = model.sample(1000, random_state=0)
+    rests = rows["age"] - rows["educ"] - rows["exper"]
+    assert set(rests) <= {5, 6}
+    assert (rests == 5).mean() < 0.05
+
+
+def test_sums_in_single_precision_with_a_few_exceptions_are_found(bills):
+    rng = np.random.default_rng(3)
+    frame = bills[["tip", "meal"]].astype(np.float32) / np.float32(7)
+    frame["all"] = (frame["tip"] + frame["meal"]).astype(np.float32)
+    frame.loc[[3, 77], "all"] += rng.uniform(1, 5, 2).astype(np.float32)
+    frame["day"] = bills["day"]
+    assert _sums(frame) == {"all": ["meal", "tip"]}
 
 
 # -- columns that follow from a total or a part ----------------------------------------

@@ -2,7 +2,8 @@
 
 Each column is drawn within its bin whatever the others hold, so parts do not add up.
 Of a row that has a total, what is left beside its parts becomes one of the rests that
-training rows have; columns that follow from one that gives way (a square) go with it.
+training rows have, a near and a frequent one; columns that follow from one that gives
+way (a square) go with it.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ _ROWS, _MIN_ROWS, _ROWS_PER_COLUMN = 8192, 50, 3
 # How far from 1 the slope of a part may be, and the ridge that keeps sums of columns
 # that repeat each other out.
 _OFF, _RIDGE = 0.25, 1e-8
-# Digits that sums of numbers without a fixed number of decimals agree in.
-_DIGITS = 9
-# The rest varies this much beside the total at most, and has this share of its values.
-_MAX_SHARE, _MAX_VALUES = 0.5, 0.25
+# Digits that sums of numbers without a fixed number of decimals agree in; with more
+# decimals than amounts have, rests that are equal in single precision are one.
+_DIGITS, _AMOUNT, _DIGITS_SINGLE = 9, 4, 6
+# The rest varies this much beside the total at most, and has this share of its values;
+# those of one row alone are left out if they are this rare.
+_MAX_SHARE, _MAX_VALUES, _EXCEPTIONS = 0.5, 0.25, 0.01
 
 
 @dataclass
@@ -41,11 +44,14 @@ class Sum:
         The columns that add up to it, those that vary most first.
     rests : ndarray of shape (n_rests,)
         What is left of the total in training rows, in rising order.
+    shares : ndarray of shape (n_rests,)
+        Share of the training rows that have each.
     """
 
     total: int
     parts: list[int]
     rests: np.ndarray
+    shares: np.ndarray
 
     @property
     def columns(self) -> list[int]:
@@ -54,7 +60,7 @@ class Sum:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the sum as plain values."""
-        return {"total": self.total, "parts": self.parts, "rests": self.rests}
+        return dict(vars(self))
 
 
 def find_sums(columns: list[Any], cells: list[Any], bound: set[int]) -> list[Sum]:
@@ -99,7 +105,7 @@ def find_sums(columns: list[Any], cells: list[Any], bound: set[int]) -> list[Sum
             parts = [free[i] for i in near]
             rests = _rests(columns[j], cells[j], [cells[i] for i in parts])
             if rests is not None:
-                sums.append(Sum(j, parts, rests))
+                sums.append(Sum(j, parts, *rests))
                 used |= set(sums[-1].columns)
     return sums
 
@@ -126,23 +132,33 @@ def _slopes(values: np.ndarray) -> np.ndarray:
 
 def _rests(
     column: Any, total: np.ndarray, parts: list[np.ndarray]
-) -> np.ndarray | None:
-    """Return what parts leave of their total, None if that is no rule."""
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return what parts leave of their total and how often, None if that is no rule."""
     rest = total - sum(parts)
     known = ~np.isnan(rest)
-    rest = _rounded(rest[known], column)
+    digits = _decimals(column)
+    if digits > _AMOUNT:
+        digits = min(digits, _decimals(column, _DIGITS_SINGLE))
+    rest = _rounded(rest[known], digits)
     if spread_of(rest) > _MAX_SHARE * spread_of(total[known]):
         return None
-    values = np.unique(rest)
+    values, counts = np.unique(rest, return_counts=True)
+    alone = counts == 1
+    if alone.sum() <= _EXCEPTIONS * len(rest):
+        values, counts = values[~alone], counts[~alone]
     most = min(np.sqrt(len(rest)), _MAX_VALUES * len(np.unique(total[known])))
-    return values if len(values) <= most else None
+    return (values, counts / counts.sum()) if len(values) <= most else None
 
 
-def _rounded(values: np.ndarray, column: Any) -> np.ndarray:
-    decimals = column.decimals
-    if decimals is None:
-        largest = max(abs(bound) for bound in column.extent)
-        decimals = _DIGITS - int(np.log10(largest))
+def _decimals(column: Any, digits: int | None = None) -> int:
+    """Return the decimals of a column's values, or those that so many digits leave."""
+    if digits is None and column.decimals is not None:
+        return int(column.decimals)
+    largest = max(abs(bound) for bound in column.extent)
+    return (digits or _DIGITS) - int(np.log10(largest))
+
+
+def _rounded(values: np.ndarray, decimals: int) -> np.ndarray:
     # Powers of ten beyond that are not numbers.
     return np.round(values, decimals) if abs(decimals) < 300 else values
 
@@ -191,11 +207,12 @@ def add_up(
         exact = {j: np.where(known[j], own, values[j]) for j, own in cells.items()}
         rest = exact[entry.total] - sum(exact[j] for j in entry.parts)
         waiting &= ~np.isnan(rest)
-        for wanted in _around(entry.rests, rest):
+        for wanted in (_likely(entry, rest), *_around(entry.rests, rest)):
             for j in entry.columns:
                 column, sign = column_of(j), 1 if j == entry.total else -1
                 low, high = column.extent
-                moved = _rounded(values[j] + sign * (wanted - rest), column)
+                moved = values[j] + sign * (wanted - rest)
+                moved = _rounded(moved, _decimals(column))
                 here = waiting & ~known[j] & (moved >= low) & (moved <= high)
                 values[j] = np.where(here, moved, values[j])
                 waiting = waiting & ~here
@@ -229,6 +246,21 @@ def _followed(
     if entry.direction:
         ranks = np.nan_to_num(entry.turned(source.ranks(parent, codes)))
     return column.draw(np.asarray(entry.codes)[codes], ranks)
+
+
+def _likely(entry: Sum, values: np.ndarray) -> np.ndarray:
+    """Return rests that are near to values, as far as rests spread, and frequent."""
+    weight = np.log(entry.shares)
+    at = np.searchsorted(np.cumsum(entry.shares), [0.1, 0.9])
+    low, high = entry.rests[np.minimum(at, len(entry.rests) - 1)]
+    if low == high:
+        return np.full(len(values), entry.rests[weight.argmax()])
+    best, chosen = np.full(len(values), -np.inf), np.full(len(values), np.nan)
+    for rest, log_share in zip(entry.rests, weight, strict=True):
+        score = log_share - np.abs(values - rest) / (high - low)
+        chosen = np.where(score > best, rest, chosen)
+        best = np.fmax(score, best)
+    return chosen
 
 
 def _around(rests: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
