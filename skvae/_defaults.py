@@ -11,7 +11,7 @@ from skvae._plan import TrainingPlan
 from skvae.objectives import KLDivergence
 
 SMALL = 50  # Rows below which none are held out.
-_STEPS, _STEPS_SMALL, _STEPS_VARIATIONAL, _STEPS_TABLE = 3000, 500, 2000, 2500
+_STEPS, _STEPS_SMALL, _STEPS_VARIATIONAL, _STEPS_TABLE = 3000, 500, 2000, 2250
 # Steps of a generator of a small table: more learn its rows by heart, with no more of
 # the dependence between columns, and from 3000 rows on they do.
 _STEPS_TABLE_SMALL, _STEPS_PER_ROW = 1000, 2 / 3
