@@ -9,11 +9,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from skvae._table._calendar import (
+    DatePart,
+    find_date_parts,
+    follow_dates,
+    move_dates,
+)
 from skvae._table._categorical import CategoryColumn
 from skvae._table._datetime import TimeColumn
 from skvae._table._dependence import Derived, direction_of, find_derived, told_ranks
 from skvae._table._finer import with_finer_bins
-from skvae._table._frames import from_pandas, library_of, pandas_type, to_pandas
+from skvae._table._frames import (
+    declared_categories,
+    declared_features,
+    from_pandas,
+    library_of,
+    pandas_type,
+    polars_like,
+    to_pandas,
+)
 from skvae._table._gaps import Gap, close_gaps, find_gaps, missing_starts, plain
 from skvae._table._given import known_of_fixed
 from skvae._table._known import Known
@@ -53,6 +67,8 @@ class TableCodec:
         Columns coded as their difference from another one.
     sums : list of Sum
         Columns that are the sum of others.
+    date_parts : list of DatePart
+        Columns that a date tells.
     sizes : ndarray of shape (n_columns,)
         Codes of each column.
     """
@@ -70,6 +86,7 @@ class TableCodec:
         self.derived: list[Derived] = []
         self.gaps: list[Gap] = []
         self.sums: list[Sum] = []
+        self.date_parts: list[DatePart] = []
         self.library: str | None = None
         self.names: list[str] = []
         self.dtypes: list[str] = []
@@ -96,16 +113,8 @@ class TableCodec:
             raise ValueError(f"Expected unique column names, got {self.names}.")
         kinds = X.dtypes if self.library else [np.asarray(X).dtype] * frame.shape[1]
         self.dtypes = [str(t) for t in kinds]
-        self.categories = {
-            name: {
-                "values": frame[name].cat.categories.tolist(),
-                "ordered": bool(frame[name].cat.ordered),
-                "dtype": str(frame[name].cat.categories.dtype),
-            }
-            for name in frame.columns
-            if isinstance(frame[name].dtype, pd.CategoricalDtype)
-        }
-        declared = self._declared(frame)
+        self.categories = declared_categories(frame)
+        declared = declared_features(frame, self.categorical_features)
         self.columns = [
             self._fit_column(frame[name], name, name in declared)
             for name in frame.columns
@@ -122,7 +131,10 @@ class TableCodec:
         if finer != self.columns:
             self.columns = finer
             self.derived = self._find_derived(cells)
+        ends = {gap.child for gap in self.gaps}
+        self.date_parts = find_date_parts(self.columns, cells, ends)
         bound = self.gap_columns | {entry.child for entry in self.derived}
+        bound |= {entry.child for entry in self.date_parts}
         # Only numbers follow a number that gives way.
         others = (e for e in self.derived if self.columns[e.child].kind != "numeric")
         bound |= {entry.parent for entry in others}
@@ -148,36 +160,6 @@ class TableCodec:
             return to_pandas(X)
         array = np.asarray(X)
         return pd.DataFrame(array, columns=[f"x{j}" for j in range(array.shape[1])])
-
-    def _declared(self, frame: pd.DataFrame) -> set[str]:
-        wanted = self.categorical_features
-        if isinstance(wanted, str):
-            return set()
-        chosen = np.asarray(wanted)
-        if chosen.dtype == bool:
-            if len(chosen) != frame.shape[1]:
-                raise ValueError(
-                    f"categorical_features has {len(chosen)} entries as a mask, but X "
-                    f"has {frame.shape[1]} columns."
-                )
-            return set(frame.columns[chosen])
-        unknown = [
-            c
-            for c in chosen.tolist()
-            if (
-                c not in set(frame.columns)
-                if isinstance(c, str)
-                else c >= frame.shape[1]
-            )
-        ]
-        if unknown:
-            raise ValueError(
-                f"categorical_features names unknown columns {unknown}. Known columns "
-                f"are {list(frame.columns)}."
-            )
-        return {
-            c if isinstance(c, str) else frame.columns[int(c)] for c in chosen.tolist()
-        }
 
     def _fit_column(self, series: pd.Series, name: str, declared: bool) -> Column:
         dtype = series.dtype
@@ -449,6 +431,11 @@ class TableCodec:
         own = {j for entry in self.sums for j in entry.columns}
         return own | {entry.child for entry in self.derived if entry.parent in own}
 
+    @property
+    def agreeing_columns(self) -> set[int]:
+        """Columns whose values have to agree with each other."""
+        return self.gap_columns | self.sum_columns | _both_of(self.date_parts)
+
     def _plain_cells(
         self, frame: pd.DataFrame, columns: set[int]
     ) -> dict[int, pd.Series]:
@@ -470,7 +457,7 @@ class TableCodec:
         known : Known
             Ranks of linked columns, and cells of gaps and sums.
         """
-        linked, told = self.linked_columns, self.gap_columns | self.sum_columns
+        linked, told = self.linked_columns, self.agreeing_columns
         if not (linked or told):
             return Known()
         frame = self._checked(X)
@@ -511,9 +498,11 @@ class TableCodec:
 
     def _agree(self, values: list[Any], known: Known, *, drawn: bool) -> None:
         """Make values agree with what is known and with each other, in place."""
-        column_of = self.column_as_it_came
-        close_gaps(self.gaps, values, column_of, known.cells)
-        add_up(self.sums, self.derived, values, column_of, known.cells, drawn=drawn)
+        column_of, told = self.column_as_it_came, known.cells
+        move_dates(self.date_parts, values, column_of, told)
+        close_gaps(self.gaps, values, column_of, told)
+        add_up(self.sums, self.derived, values, column_of, told, drawn=drawn)
+        follow_dates(self.date_parts, values, column_of, told)
 
     def _rows(self, values: list[Any]) -> Any:
         if self.library is None:
@@ -538,7 +527,7 @@ class TableCodec:
         if isinstance(values, pd.Series) and self.library == "polars":
             return values
         if self.library == "polars":
-            return _polars_like(values, dtype)
+            return polars_like(values, dtype)
         if isinstance(values, np.ndarray) and values.dtype == object:
             return pd.Series(values, dtype=object).astype(pandas_type(dtype))
         series = pd.Series(values)
@@ -554,6 +543,7 @@ class TableCodec:
             "derived": [entry.to_dict() for entry in self.derived],
             "gaps": [gap.get_state() for gap in self.gaps],
             "sums": [entry.to_dict() for entry in self.sums],
+            "date_parts": [entry.to_dict() for entry in self.date_parts],
             "library": self.library,
             "names": self.names,
             "dtypes": self.dtypes,
@@ -568,6 +558,7 @@ class TableCodec:
         codec.derived = [Derived(**entry) for entry in state["derived"]]
         codec.gaps = [Gap.from_state(gap) for gap in state["gaps"]]
         codec.sums = [Sum(**entry) for entry in state["sums"]]
+        codec.date_parts = [DatePart(**entry) for entry in state["date_parts"]]
         for name in ("library", "names", "dtypes", "categories"):
             setattr(codec, name, state[name])
         return codec
@@ -583,12 +574,3 @@ def _floats(series: pd.Series) -> np.ndarray:
     if series.dtype.kind in "iuf" and isinstance(series.dtype, np.dtype):
         return series.to_numpy(dtype=np.float64)
     return series.to_numpy(dtype=np.float64, na_value=np.nan)
-
-
-def _polars_like(values: Any, dtype: str) -> pd.Series:
-    """Return values as a pandas column that converts to a polars type."""
-    if dtype.startswith(("Int", "UInt")):
-        return pd.Series(values, dtype="Float64").astype(dtype)
-    if isinstance(values, np.ndarray) and values.dtype == object:
-        return pd.Series(values, dtype=object)
-    return pd.Series(values)

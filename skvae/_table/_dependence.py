@@ -72,7 +72,7 @@ def find_derived(codes: np.ndarray, columns: list[Any]) -> list[Derived]:
     for j in np.argsort(-used, kind="stable").tolist():
         parents = [a for a, candidates in free if candidates[j]]
         parents.sort(key=lambda a: (used[a], a))
-        parent = next((a for a in parents if _determines(codes, a, j, columns)), None)
+        parent = next((a for a in parents if determines(codes, a, j, columns)), None)
         if parent is None:
             free.append((j, _consistent(some, j) & (used > 1)))
             continue
@@ -90,7 +90,7 @@ def _consistent(codes: np.ndarray, parent: int) -> np.ndarray:
     return ~changed[~changed[:, parent]].any(axis=0)
 
 
-def _determines(codes: np.ndarray, a: int, j: int, columns: list[Any]) -> bool:
+def determines(codes: np.ndarray, a: int, j: int, columns: list[Any]) -> bool:
     """Tell whether column a determines column j, and not by chance."""
     pair = codes[:, [a, j]]
     if not _consistent(pair, 0)[1]:

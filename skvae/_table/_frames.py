@@ -348,3 +348,50 @@ def _cast_polars(name: str, values: np.ndarray, dtype: str) -> Any:
     if dtype == "Boolean":
         return pl.Series(name, values > 0.5)
     return pl.Series(name, values).cast(kind)
+
+
+def polars_like(values: Any, dtype: str) -> pd.Series:
+    """Return values as a pandas column that converts to a polars type."""
+    if dtype.startswith(("Int", "UInt")):
+        return pd.Series(values, dtype="Float64").astype(dtype)
+    if isinstance(values, np.ndarray) and values.dtype == object:
+        return pd.Series(values, dtype=object)
+    return pd.Series(values)
+
+
+def declared_categories(frame: pd.DataFrame) -> dict[str, Any]:
+    """Return the levels, their order and type of columns of type "category"."""
+    return {
+        name: {
+            "values": frame[name].cat.categories.tolist(),
+            "ordered": bool(frame[name].cat.ordered),
+            "dtype": str(frame[name].cat.categories.dtype),
+        }
+        for name in frame.columns
+        if isinstance(frame[name].dtype, pd.CategoricalDtype)
+    }
+
+
+def declared_features(frame: pd.DataFrame, wanted: Any) -> set[str]:
+    """Return the names of the columns that `categorical_features` asks for."""
+    if isinstance(wanted, str):
+        return set()
+    chosen = np.asarray(wanted)
+    if chosen.dtype == bool:
+        if len(chosen) != frame.shape[1]:
+            raise ValueError(
+                f"categorical_features has {len(chosen)} entries as a mask, but X "
+                f"has {frame.shape[1]} columns."
+            )
+        return set(frame.columns[chosen])
+    unknown = [
+        c
+        for c in chosen.tolist()
+        if (c not in set(frame.columns) if isinstance(c, str) else c >= frame.shape[1])
+    ]
+    if unknown:
+        raise ValueError(
+            f"categorical_features names unknown columns {unknown}. Known columns "
+            f"are {list(frame.columns)}."
+        )
+    return {c if isinstance(c, str) else frame.columns[int(c)] for c in chosen.tolist()}

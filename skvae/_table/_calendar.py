@@ -1,0 +1,256 @@
+"""Columns that a date tells: its weekday, its month, its hour.
+
+Within a bin dates are drawn whatever the other columns hold, so that a Friday's row may
+come with a Monday's date. Of the dates of a bin one is taken that the other columns
+agree with; those that no date of the bin agrees with follow the date.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from skvae._table._datetime import TimeColumn
+from skvae._table._dependence import determines
+from skvae._table._gaps import plain
+
+# Parts of a date, the coarsest first.
+_PARTS = ("year", "quarter", "month", "day_of_week", "day", "hour")
+# What a known cell counts beside a drawn one.
+_KNOWN = 100
+
+
+@dataclass(frozen=True)
+class DatePart:
+    """A column that follows from a part of a date.
+
+    Parameters
+    ----------
+    child, parent : int
+        The column, and that of the dates.
+    part : str
+        Part of the date, such as "day_of_week".
+    keys, codes : list of int
+        Values of the part in training, in rising order, and the code of each.
+    """
+
+    child: int
+    parent: int
+    part: str
+    keys: list[int]
+    codes: list[int]
+
+    def told(self, moments: pd.Series) -> np.ndarray:
+        """Return the code that each date tells, -1 where it tells none."""
+        keys = _keys(moments, self.part)
+        place = np.searchsorted(self.keys, keys).clip(0, len(self.keys) - 1)
+        same = np.asarray(self.keys)[place] == keys
+        return np.where(same, np.asarray(self.codes)[place], -1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the part as plain values."""
+        return asdict(self)
+
+
+def find_date_parts(
+    columns: list[Any], cells: list[Any], gap_children: set[int]
+) -> list[DatePart]:
+    """Find the columns that a part of a date determines in all training rows.
+
+    Parameters
+    ----------
+    columns : list
+        The fitted columns.
+    cells : list of array-like
+        Their training cells.
+    gap_children : set of int
+        Columns that hold differences.
+
+    Returns
+    -------
+    parts : list of DatePart
+        Each column is at most one of them.
+    """
+    own = set(range(len(columns))) - gap_children
+    dates = [j for j in sorted(own) if _holds_dates(columns[j])]
+    plain_codes = {
+        j: columns[j].encode(cells[j])
+        for j in (sorted(own) if dates else ())
+        if columns[j].kind != "time" and not len(columns[j].bins)
+    }
+    parts: dict[int, DatePart] = {}
+    for parent in dates:
+        for part in _PARTS:
+            keys = _keys(cells[parent], part)
+            for j in sorted(plain_codes.keys() - parts.keys()):
+                codes = _codes_of_keys(keys, plain_codes[j], columns[j])
+                if codes is not None:
+                    parts[j] = DatePart(j, parent, part, *codes)
+    return list(parts.values())
+
+
+def _holds_dates(column: Any) -> bool:
+    return isinstance(column, TimeColumn) and not column.is_duration
+
+
+def _keys(moments: pd.Series, part: str) -> np.ndarray:
+    """Return a part of each date, -1 where it is missing."""
+    return getattr(moments.dt, part).fillna(-1).to_numpy(dtype=np.int64)
+
+
+def _codes_of_keys(
+    keys: np.ndarray, codes: np.ndarray, column: Any
+) -> tuple[list[int], list[int]] | None:
+    """Return the keys and the code of each, None if keys do not determine codes."""
+    known = keys >= 0
+    values, first, index = np.unique(
+        keys[known], return_index=True, return_inverse=True
+    )
+    codes = codes[known]
+    pair = np.column_stack([index, codes])
+    if not len(pair) or codes.min() < 0:
+        return None
+    if not determines(pair, 0, 1, [SimpleNamespace(missing_code=-1), column]):
+        return None
+    return values.tolist(), codes[first].tolist()
+
+
+def move_dates(
+    parts: list[DatePart],
+    values: list[Any],
+    column_of: Callable[[int], Any],
+    told: dict[int, pd.Series],
+) -> None:
+    """Move drawn dates within their bins to where the columns they tell agree.
+
+    Parameters
+    ----------
+    parts : list of DatePart
+        Columns that a date tells.
+    values : list of array-like
+        Values of all columns, changed in place.
+    column_of : callable
+        Returns a column by its position.
+    told : dict of int to Series
+        Cells of their columns that are known.
+    """
+    for parent in sorted({entry.parent for entry in parts}):
+        own = [entry for entry in parts if entry.parent == parent]
+        column = column_of(parent)
+        moments = pd.Series(values[parent]).reset_index(drop=True)
+        open_ = (moments.notna() & _is_open(told, parent, moments)).to_numpy()
+        wanted = [(e, *_wanted(e, values, column_of, told)) for e in own]
+        rows = np.flatnonzero(
+            open_ & (_score(moments, wanted, slice(None), miss=1) > 0)
+        )
+        if len(rows):
+            moved = moments.iloc[rows].reset_index(drop=True)
+            for trials in (_same_bin, _same_day):
+                moved = _best(moved, trials, column, wanted, rows)
+            moments.iloc[rows] = moved.to_numpy() if column.zone is None else moved
+            values[parent] = moments
+
+
+def follow_dates(
+    parts: list[DatePart],
+    values: list[Any],
+    column_of: Callable[[int], Any],
+    told: dict[int, pd.Series],
+) -> None:
+    """Make columns agree with the dates that tell them; see `move_dates`."""
+    for entry in parts:
+        column, dates = column_of(entry.child), column_of(entry.parent)
+        moments = pd.Series(values[entry.parent]).reset_index(drop=True)
+        if entry.parent in told:
+            known = dates.zoned(told[entry.parent])
+            moments = known.where(known.notna(), moments)
+        codes = entry.told(moments)
+        own = column.encode(pd.Series(values[entry.child]))
+        wrong = (codes >= 0) & (codes != own)
+        wrong &= _is_open(told, entry.child, moments).to_numpy()
+        if wrong.any():
+            new = values[entry.child].copy()
+            new[wrong] = _drawn(column, codes[wrong])
+            values[entry.child] = new
+
+
+def _drawn(column: Any, codes: np.ndarray) -> np.ndarray:
+    if column.kind == "numeric":
+        return column.draw(codes, np.full(len(codes), 0.5))
+    return column.draw(codes, np.random.default_rng(0))
+
+
+def _is_open(told: dict[int, pd.Series], j: int, like: pd.Series) -> pd.Series:
+    return told[j].isna() if j in told else pd.Series(True, index=like.index)
+
+
+def _wanted(
+    entry: DatePart,
+    values: list[Any],
+    column_of: Callable[[int], Any],
+    told: dict[int, pd.Series],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the codes a date is to tell, and how much each counts."""
+    cells = pd.Series(values[entry.child])
+    open_ = _is_open(told, entry.child, cells)
+    if entry.child in told:
+        cells = cells.where(open_, told[entry.child].astype(cells.dtype))
+    codes = column_of(entry.child).encode(cells)
+    return codes, np.where(open_, 1, _KNOWN)
+
+
+def _score(
+    moments: pd.Series, wanted: list[Any], rows: Any, miss: int = 0
+) -> np.ndarray:
+    """Return how much agrees with dates of some rows, or with `miss` how much not."""
+    score = np.zeros(len(moments), dtype=np.int64)
+    for entry, codes, counts in wanted:
+        agrees = entry.told(moments) == codes[rows]
+        score += counts[rows] * (agrees != bool(miss))
+    return score
+
+
+def _best(
+    moments: pd.Series, trials: Any, column: Any, wanted: list[Any], rows: np.ndarray
+) -> pd.Series:
+    """Return, of the dates to try that have the same code, those that agree most.
+
+    The nearest of them, and the date itself if none agrees more.
+    """
+    codes = column.encode(moments)
+    best, chosen = _score(moments, wanted, rows), moments.copy()
+    far = np.zeros(len(moments))
+    own = plain(moments)
+    for trial in trials(moments, codes, column, wanted):
+        score = _score(trial, wanted, rows)
+        distance = (plain(trial) - own).dt.total_seconds().abs().to_numpy()
+        better = (score > best) | ((score == best) & (distance < far))
+        better &= column.encode(trial) == codes
+        chosen = chosen.where(~better, trial)
+        best, far = np.where(better, score, best), np.where(better, distance, far)
+    return chosen
+
+
+def _same_bin(moments: pd.Series, codes: np.ndarray, column: Any, _: Any) -> Any:
+    """Yield dates of training from the same bin, with the time of day if it varies."""
+    number = column.numeric
+    midnight = moments.dt.normalize()
+    for k in range(number.knots.shape[1]):
+        trial = column.dates(number.knots[codes, k])
+        if not number.discrete:
+            trial = trial.dt.normalize() + (moments - midnight)
+        yield trial.dt.as_unit(column.unit)
+
+
+def _same_day(moments: pd.Series, _: Any, column: Any, wanted: list[Any]) -> Any:
+    """Yield the hours around, where an hour is wanted."""
+    if column.numeric.discrete or not any(e.part == "hour" for e, *_ in wanted):
+        return
+    for hours in range(-23, 24):
+        trial = moments + pd.Timedelta(hours=hours)
+        yield trial.dt.as_unit(column.unit)
