@@ -13,11 +13,11 @@ N = 900
 DAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
 
 
-def _sales(n=N, zone=None, hours=False, name="date"):
+def _sales(n=N, zone=None, hours=False):
     """Sales of two years, high at weekends; the columns beside repeat the date."""
     rng = np.random.default_rng(0)
     date = pd.Series(
-        pd.Timestamp("2022-01-01", tz=zone)
+        pd.Timestamp("2017-01-01", tz=zone)
         + pd.to_timedelta(rng.integers(0, 730, n), unit="D")
     )
     if hours:
@@ -28,7 +28,7 @@ def _sales(n=N, zone=None, hours=False, name="date"):
             "weekday": pd.Categorical.from_codes(
                 date.dt.day_of_week, DAYS, ordered=True
             ),
-            name: date,
+            "date": date,
             "month": date.dt.month,
             "weekend": weekend,
             "year": date.dt.year,
@@ -52,7 +52,9 @@ def _parts(frame):
     return {codec.names[e.child]: e.part for e in codec.date_parts}
 
 
-@pytest.fixture(scope="module", params=[{}, {"zone": "Asia/Tokyo", "hours": True}])
+@pytest.fixture(
+    scope="module", params=[{}, {"zone": "America/Sao_Paulo", "hours": True}]
+)
 def sales(request):
     return _sales(**request.param)
 

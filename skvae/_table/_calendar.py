@@ -145,9 +145,8 @@ def move_dates(
         moments = pd.Series(values[parent]).reset_index(drop=True)
         open_ = (moments.notna() & _is_open(told, parent, moments)).to_numpy()
         wanted = [(e, *_wanted(e, values, column_of, told)) for e in own]
-        rows = np.flatnonzero(
-            open_ & (_score(moments, wanted, slice(None), miss=1) > 0)
-        )
+        most = sum(counts for _, _, counts in wanted)
+        rows = np.flatnonzero(open_ & (_score(moments, wanted, slice(None)) < most))
         if len(rows):
             moved = moments.iloc[rows].reset_index(drop=True)
             for trials in (_same_bin, _same_day):
@@ -204,25 +203,22 @@ def _wanted(
     return codes, np.where(open_, 1, _KNOWN)
 
 
-def _score(
-    moments: pd.Series, wanted: list[Any], rows: Any, miss: int = 0
-) -> np.ndarray:
-    """Return how much agrees with dates of some rows, or with `miss` how much not."""
+def _score(moments: pd.Series, wanted: list[Any], rows: Any) -> np.ndarray:
+    """Return how much agrees with the dates of some rows."""
     score = np.zeros(len(moments), dtype=np.int64)
     for entry, codes, counts in wanted:
-        agrees = entry.told(moments) == codes[rows]
-        score += counts[rows] * (agrees != bool(miss))
+        score += counts[rows] * (entry.told(moments) == codes[rows])
     return score
 
 
 def _best(
     moments: pd.Series, trials: Any, column: Any, wanted: list[Any], rows: np.ndarray
 ) -> pd.Series:
-    """Return, of the dates to try that have the same code, those that agree most.
+    """Return, of the dates to try that lie in the same bin, those that agree most.
 
     The nearest of them, and the date itself if none agrees more.
     """
-    codes = column.encode(moments)
+    codes, number = column.encode(moments), column.numeric
     best, chosen = _score(moments, wanted, rows), moments.copy()
     far = np.zeros(len(moments))
     own = plain(moments)
@@ -230,7 +226,8 @@ def _best(
         score = _score(trial, wanted, rows)
         distance = (plain(trial) - own).dt.total_seconds().abs().to_numpy()
         better = (score > best) | ((score == best) & (distance < far))
-        better &= column.encode(trial) == codes
+        steps = column.steps(trial)
+        better &= (steps >= number.low[codes]) & (steps <= number.high[codes])
         chosen = chosen.where(~better, trial)
         best, far = np.where(better, score, best), np.where(better, distance, far)
     return chosen
@@ -239,12 +236,14 @@ def _best(
 def _same_bin(moments: pd.Series, codes: np.ndarray, column: Any, _: Any) -> Any:
     """Yield dates of training from the same bin, with the time of day if it varies."""
     number = column.numeric
-    midnight = moments.dt.normalize()
+    # Clocks may skip midnight in some zones.
+    own = plain(moments)
+    time_of_day = own - own.dt.normalize()
     for k in range(number.knots.shape[1]):
-        trial = column.dates(number.knots[codes, k])
+        trial = plain(column.dates(number.knots[codes, k]))
         if not number.discrete:
-            trial = trial.dt.normalize() + (moments - midnight)
-        yield trial.dt.as_unit(column.unit)
+            trial = trial.dt.normalize() + time_of_day
+        yield column.zoned(trial.dt.as_unit(column.unit))
 
 
 def _same_day(moments: pd.Series, _: Any, column: Any, wanted: list[Any]) -> Any:
