@@ -42,7 +42,7 @@ learning_rate_init : float or "auto", default="auto"
 max_iter : int or "auto", default="auto"
     Epochs at most. ``"auto"`` is enough for about 3000 optimiser steps (2000 for a
     variational model, 500 below 50 rows; 2000 for a table, but at most 1000 epochs,
-    and 2250 above 10 000 rows; 1000 for a variational model of a table below 1500
+    and 2250 above 10 000 rows; 1250 for a variational model of a table below 1900
     rows, rising to 2000 at 3000) and at least 5. With 0 the model is the one training
     would start at: PCA, or factor analysis.
 """,
