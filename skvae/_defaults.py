@@ -12,8 +12,8 @@ from skvae.objectives import KLDivergence
 
 SMALL = 50  # Rows below which none are held out.
 _STEPS, _STEPS_SMALL, _STEPS_VARIATIONAL, _STEPS_TABLE = 3000, 500, 2000, 2250
-# Steps of a generator of a small table: more learn its rows by heart, with no more of
-# the dependence between columns, and from 3000 rows on they do.
+# Steps of a generator of a small table, at least and a row: more learn its rows by
+# heart, and hardly more of the dependence between columns.
 _STEPS_TABLE_SMALL, _STEPS_PER_ROW = 1250, 2 / 3
 # Epochs of a table at most: a hundred rows have no more to tell.
 _EPOCHS_TABLE = 1000

@@ -7,9 +7,8 @@ agree with; those that no date of the bin agrees with follow the date.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ import pandas as pd
 
 from skvae._table._datetime import TimeColumn
 from skvae._table._dependence import determines
-from skvae._table._gaps import plain
+from skvae._table._gaps import known_first, plain
 
 # Parts of a date, the coarsest first.
 _PARTS = ("year", "quarter", "month", "day_of_week", "day", "hour")
@@ -115,7 +114,7 @@ def _codes_of_keys(
     pair = np.column_stack([index, codes])
     if not len(pair) or codes.min() < 0:
         return None
-    if not determines(pair, 0, 1, [SimpleNamespace(missing_code=-1), column]):
+    if not determines(pair, (-1, column.missing_code), 2):
         return None
     return values.tolist(), codes[first].tolist()
 
@@ -149,9 +148,10 @@ def move_dates(
         rows = np.flatnonzero(open_ & (_score(moments, wanted, slice(None)) < most))
         if len(rows):
             moved = moments.iloc[rows].reset_index(drop=True)
-            for trials in (_same_bin, _same_day):
-                moved = _best(moved, trials, column, wanted, rows)
-            moments.iloc[rows] = moved.to_numpy() if column.zone is None else moved
+            moved = _best(moved, _same_bin(moved, column), column, wanted, rows)
+            if not column.numeric.discrete and any(e.part == "hour" for e in own):
+                moved = _best(moved, _same_day(moved, column), column, wanted, rows)
+            moments.iloc[rows] = moved.array
             values[parent] = moments
 
 
@@ -166,8 +166,7 @@ def follow_dates(
         column, dates = column_of(entry.child), column_of(entry.parent)
         moments = pd.Series(values[entry.parent]).reset_index(drop=True)
         if entry.parent in told:
-            known = dates.zoned(told[entry.parent])
-            moments = known.where(known.notna(), moments)
+            moments = dates.zoned(known_first(told[entry.parent], moments))
         codes = entry.told(moments)
         own = column.encode(pd.Series(values[entry.child]))
         wrong = (codes >= 0) & (codes != own)
@@ -212,7 +211,11 @@ def _score(moments: pd.Series, wanted: list[Any], rows: Any) -> np.ndarray:
 
 
 def _best(
-    moments: pd.Series, trials: Any, column: Any, wanted: list[Any], rows: np.ndarray
+    moments: pd.Series,
+    trials: Iterable[pd.Series],
+    column: Any,
+    wanted: list[Any],
+    rows: np.ndarray,
 ) -> pd.Series:
     """Return, of the dates to try that lie in the same bin, those that agree most.
 
@@ -222,7 +225,7 @@ def _best(
     best, chosen = _score(moments, wanted, rows), moments.copy()
     far = np.zeros(len(moments))
     own = plain(moments)
-    for trial in trials(moments, codes, column, wanted):
+    for trial in trials:
         score = _score(trial, wanted, rows)
         distance = (plain(trial) - own).dt.total_seconds().abs().to_numpy()
         better = (score > best) | ((score == best) & (distance < far))
@@ -233,9 +236,9 @@ def _best(
     return chosen
 
 
-def _same_bin(moments: pd.Series, codes: np.ndarray, column: Any, _: Any) -> Any:
+def _same_bin(moments: pd.Series, column: Any) -> Iterator[pd.Series]:
     """Yield dates of training from the same bin, with the time of day if it varies."""
-    number = column.numeric
+    number, codes = column.numeric, column.encode(moments)
     # Clocks may skip midnight in some zones.
     own = plain(moments)
     time_of_day = own - own.dt.normalize()
@@ -246,10 +249,8 @@ def _same_bin(moments: pd.Series, codes: np.ndarray, column: Any, _: Any) -> Any
         yield column.zoned(trial.dt.as_unit(column.unit))
 
 
-def _same_day(moments: pd.Series, _: Any, column: Any, wanted: list[Any]) -> Any:
-    """Yield the hours around, where an hour is wanted."""
-    if column.numeric.discrete or not any(e.part == "hour" for e, *_ in wanted):
-        return
+def _same_day(moments: pd.Series, column: Any) -> Iterator[pd.Series]:
+    """Yield the hours around."""
     for hours in range(-23, 24):
         trial = moments + pd.Timedelta(hours=hours)
         yield trial.dt.as_unit(column.unit)

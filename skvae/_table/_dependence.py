@@ -72,7 +72,7 @@ def find_derived(codes: np.ndarray, columns: list[Any]) -> list[Derived]:
     for j in np.argsort(-used, kind="stable").tolist():
         parents = [a for a, candidates in free if candidates[j]]
         parents.sort(key=lambda a: (used[a], a))
-        parent = next((a for a in parents if determines(codes, a, j, columns)), None)
+        parent = next((a for a in parents if _tells(codes, a, j, columns)), None)
         if parent is None:
             free.append((j, _consistent(some, j) & (used > 1)))
             continue
@@ -90,9 +90,23 @@ def _consistent(codes: np.ndarray, parent: int) -> np.ndarray:
     return ~changed[~changed[:, parent]].any(axis=0)
 
 
-def determines(codes: np.ndarray, a: int, j: int, columns: list[Any]) -> bool:
-    """Tell whether column a determines column j, and not by chance."""
-    pair = codes[:, [a, j]]
+def _tells(codes: np.ndarray, a: int, j: int, columns: list[Any]) -> bool:
+    missing = columns[a].missing_code, columns[j].missing_code
+    return determines(codes[:, [a, j]], missing, codes.shape[1])
+
+
+def determines(pair: np.ndarray, missing: tuple[int, int], n_columns: int) -> bool:
+    """Tell whether the first of two columns determines the other, not by chance.
+
+    Parameters
+    ----------
+    pair : ndarray of shape (n_rows, 2)
+        Codes of both.
+    missing : tuple of int
+        Code of a missing cell in each, -1 if it has none.
+    n_columns : int
+        Columns of the table, as many chances.
+    """
     if not _consistent(pair, 0)[1]:
         return False
     counts = np.bincount(pair[:, 0])
@@ -100,13 +114,13 @@ def determines(codes: np.ndarray, a: int, j: int, columns: list[Any]) -> bool:
     if counts.sum() - len(counts) < _MIN_EVIDENCE:
         return False
     # A gap that is filled must not be filled with a gap.
-    gaps = pair[:, 1] == columns[j].missing_code
-    if gaps.any() and (pair[gaps, 0] != columns[a].missing_code).any():
+    gaps = pair[:, 1] == missing[1]
+    if gaps.any() and (pair[gaps, 0] != missing[0]).any():
         return False
     shares = np.bincount(pair[:, 1]) / len(pair)
     logs = np.log(shares[shares > 0])
     chance = logsumexp(counts[:, None] * logs, axis=1).sum()
-    return bool(chance < _LOG_CHANCE - 2 * np.log(codes.shape[1]))
+    return bool(chance < _LOG_CHANCE - 2 * np.log(n_columns))
 
 
 def direction_of(codes: np.ndarray, parent: np.ndarray, child: np.ndarray) -> int:

@@ -257,8 +257,7 @@ def _told_first(
     j: int,
     column_of: Callable[[int], Any],
 ) -> Any:
-    known = plain(told[j])
-    cells = known.where(known.notna(), plain(values[j]))
+    cells = known_first(told[j], values[j])
     return _in_form(_numbers(column_of(j), cells), column_of(j))
 
 
@@ -317,6 +316,12 @@ def plain(cells: Any) -> pd.Series:
     if getattr(series.dtype, "tz", None) is not None:
         return series.dt.tz_convert("UTC").dt.tz_localize(None)
     return series
+
+
+def known_first(known: Any, drawn: Any) -> pd.Series:
+    """Return known cells, and drawn ones where those are missing, without zones."""
+    cells = plain(known)
+    return cells.where(cells.notna(), plain(drawn))
 
 
 def _number(column: Any) -> NumericColumn:

@@ -138,7 +138,7 @@ def _rests(
     known = ~np.isnan(rest)
     digits = _decimals(column)
     if digits > _AMOUNT:
-        digits = min(digits, _decimals(column, _DIGITS_SINGLE))
+        digits = min(digits, _decimals_left(column, _DIGITS_SINGLE))
     rest = _rounded(rest[known], digits)
     if spread_of(rest) > _MAX_SHARE * spread_of(total[known]):
         return None
@@ -150,12 +150,15 @@ def _rests(
     return (values, counts / counts.sum()) if len(values) <= most else None
 
 
-def _decimals(column: Any, digits: int | None = None) -> int:
-    """Return the decimals of a column's values, or those that so many digits leave."""
-    if digits is None and column.decimals is not None:
-        return int(column.decimals)
+def _decimals(column: Any) -> int:
+    own = column.decimals
+    return _decimals_left(column, _DIGITS) if own is None else int(own)
+
+
+def _decimals_left(column: Any, digits: int) -> int:
+    """Return how many of so many digits of a column's largest value are decimals."""
     largest = max(abs(bound) for bound in column.extent)
-    return (digits or _DIGITS) - int(np.log10(largest))
+    return digits - int(np.log10(largest))
 
 
 def _rounded(values: np.ndarray, decimals: int) -> np.ndarray:
