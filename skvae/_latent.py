@@ -92,10 +92,11 @@ class LatentMixin:
             for _, batch in self._chunks(dataset):
                 mean, _ = module.posterior(module.encoder_input(**batch))
                 raw = module.decode(mean, self._usual_condition(len(mean)))
-                cells = -module.likelihood.log_prob_columns(batch["x"], raw)
+                x = self._columns.own_cells(batch["x"])
+                cells = -module.likelihood.log_prob_columns(x, raw)
                 if "mask" in batch:
                     cells = cells * batch["mask"]
-                parts.append(cells.cpu().numpy())
+                parts.append(cells[:, : self.n_features_in_].cpu().numpy())
         return np.concatenate(parts)
 
     def jacobian_norm(self: Any, X: Any) -> np.ndarray:

@@ -95,6 +95,11 @@ class NumericColumns:
         """Return validated rows as they are stored: not copied, not scaled."""
         return {"x": X.astype(dtype, copy=False)}
 
+    @staticmethod
+    def own_cells(x: torch.Tensor) -> torch.Tensor:
+        """Return scaled rows as they are: all cells are those of a column."""
+        return x
+
     def point(self, likelihood: Any, raw: Tensor) -> np.ndarray:
         """Return the mean of the likelihood in the units of the training data."""
         return self.from_scaled(likelihood.mean(raw).cpu().numpy())

@@ -77,6 +77,15 @@ class TableColumns:
         values = self.codec.encode_values(X, codes).astype(dtype)
         return {"x": codes.astype(np.int64), "values": values}
 
+    def own_cells(self, codes: Tensor) -> Tensor:
+        """Return codes as if only the cells of the table were known.
+
+        What is said of the members of a joint column, one after the other, is what is
+        said of the joint column.
+        """
+        d = len(self.codec.columns)
+        return torch.cat([codes[:, :d], torch.full_like(codes[:, d:], -1)], dim=1)
+
     def point(self, likelihood: Any, raw: Tensor) -> Any:
         """Return the mode of categories and the median of numbers."""
         probabilities = likelihood.mean(raw).double().cpu().numpy()
@@ -110,7 +119,7 @@ class TableColumns:
 
     def n_to_draw(self, n: int) -> int:
         """Return how many rows to draw for n that stand for them."""
-        return n << n_halvings(n, len(self.codec.columns))
+        return n << n_halvings(n, len(self.codec.sizes))
 
     def drawn(
         self,

@@ -30,6 +30,7 @@ from skvae._table._frames import (
 )
 from skvae._table._gaps import Gap, close_gaps, find_gaps, missing_starts, plain
 from skvae._table._given import known_of_fixed
+from skvae._table._joint import JointColumn, find_joint
 from skvae._table._known import Known
 from skvae._table._numeric import NumericColumn
 from skvae._table._sums import Sum, add_up, find_sums
@@ -61,6 +62,8 @@ class TableCodec:
     ----------
     columns : list
         One object a column.
+    joint : list of JointColumn
+        Patterns of columns that exclude or imply each other, coded after all columns.
     derived : list of Derived
         Columns that another one determines.
     gaps : list of Gap
@@ -69,8 +72,8 @@ class TableCodec:
         Columns that are the sum of others.
     date_parts : list of DatePart
         Columns that a date tells.
-    sizes : ndarray of shape (n_columns,)
-        Codes of each column.
+    sizes : ndarray of shape (n_coded,)
+        Codes of each column, and of the joint ones after them.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class TableCodec:
         self.max_bins = max_bins
         self.max_levels = max_levels
         self.columns: list[Column] = []
+        self.joint: list[JointColumn] = []
         self.derived: list[Derived] = []
         self.gaps: list[Gap] = []
         self.sums: list[Sum] = []
@@ -119,7 +123,7 @@ class TableCodec:
             self._fit_column(frame[name], name, name in declared)
             for name in frame.columns
         ]
-        self.gaps = []
+        self.gaps, self.joint = [], []
         cells = [self.cells(frame, j) for j in range(len(self.columns))]
         self.gaps = find_gaps(self.columns, cells)
         for j in (gap.child for gap in self.gaps):
@@ -131,6 +135,9 @@ class TableCodec:
         if finer != self.columns:
             self.columns = finer
             self.derived = self._find_derived(cells)
+        self.joint, self.derived = find_joint(
+            self._codes(cells), self.missing_code, self.derived
+        )
         ends = {gap.child for gap in self.gaps}
         self.date_parts = find_date_parts(self.columns, cells, ends)
         bound = self.gap_columns | {entry.child for entry in self.derived}
@@ -141,10 +148,12 @@ class TableCodec:
         self.sums = find_sums(self.columns, cells, bound)
         return self
 
+    def _codes(self, cells: list[Any]) -> np.ndarray:
+        pairs = zip(self.columns, cells, strict=True)
+        return np.column_stack([column.encode(own) for column, own in pairs])
+
     def _find_derived(self, cells: list[Any]) -> list[Derived]:
-        codes = np.column_stack(
-            [c.encode(own) for c, own in zip(self.columns, cells, strict=True)]
-        )
+        codes = self._codes(cells)
         found = []
         for entry in find_derived(codes, self.columns):
             pair = (entry.parent, entry.child)
@@ -177,9 +186,14 @@ class TableCodec:
 
     # -- what was learned --------------------------------------------------------------
     @property
+    def coded(self) -> list[Any]:
+        """The columns of codes: those of the table, and the joint ones."""
+        return [*self.columns, *self.joint]
+
+    @property
     def sizes(self) -> np.ndarray:
         """Codes of each column."""
-        return np.array([c.size for c in self.columns], dtype=np.int64)
+        return np.array([c.size for c in self.coded], dtype=np.int64)
 
     @property
     def offsets(self) -> np.ndarray:
@@ -188,29 +202,29 @@ class TableCodec:
 
     def places(self, j: int) -> tuple[slice, slice]:
         """Return the positions of a column's codes, with and without "missing"."""
-        first, column = int(self.offsets[j]), self.columns[j]
+        first, column = int(self.offsets[j]), self.coded[j]
         last = first + column.size
         return slice(first, last), slice(first, last - int(column.missing_code >= 0))
 
     @property
     def missing_code(self) -> np.ndarray:
         """Code of a missing cell in each column, -1 where training had none."""
-        return np.array([c.missing_code for c in self.columns])
+        return np.array([c.missing_code for c in self.coded])
 
     @property
     def code_frequencies(self) -> np.ndarray:
         """Share of every code in its column, one column after the other."""
-        return np.concatenate([c.frequencies for c in self.columns])
+        return np.concatenate([c.frequencies for c in self.coded])
 
     @property
     def code_values(self) -> np.ndarray:
         """Normal score of every code, one column after the other."""
-        return np.concatenate([c.code_values for c in self.columns])
+        return np.concatenate([c.code_values for c in self.coded])
 
     @property
     def bin_runs(self) -> list[np.ndarray]:
         """Positions, among all codes, of the neighbouring bins of each column."""
-        runs = [c.bins + o for c, o in zip(self.columns, self.offsets, strict=True)]
+        runs = [c.bins + o for c, o in zip(self.coded, self.offsets, strict=True)]
         return [run for run in runs if len(run) > 1]
 
     def groups(self, codes: np.ndarray) -> np.ndarray:
@@ -227,7 +241,7 @@ class TableCodec:
             Parts of the training rows of about equal size; the last is "missing".
         """
         groups = np.empty(codes.shape, dtype=np.int64)
-        for j, column in enumerate(self.columns):
+        for j, column in enumerate(self.coded):
             if column.size <= _GROUPS:
                 groups[:, j] = codes[:, j]
                 continue
@@ -252,7 +266,7 @@ class TableCodec:
 
         Returns
         -------
-        codes : ndarray of shape (n_samples, n_columns), int32
+        codes : ndarray of shape (n_samples, n_coded), int32
             Codes; -1 is a cell that is not known.
 
         Raises
@@ -261,11 +275,13 @@ class TableCodec:
             If a level was never seen, or a column has another type.
         """
         frame = self._checked(X)
-        codes = np.empty(frame.shape, dtype=np.int32)
+        codes = np.empty((len(frame), len(self.coded)), dtype=np.int32)
         for j, column in enumerate(self.columns):
             codes[:, j] = column.encode(self.cells(frame, j))
             if unknown_missing and column.missing_code >= 0:
                 codes[codes[:, j] == column.missing_code, j] = -1
+        for j, joint in enumerate(self.joint, start=len(self.columns)):
+            codes[:, j] = joint.encode(codes)
         return codes
 
     def with_starts(self, X: Any) -> Any:
@@ -309,7 +325,7 @@ class TableCodec:
             Standard normal ranks among the training rows.
         """
         frame = self._checked(X)
-        scores = np.empty(frame.shape)
+        scores = np.zeros(codes.shape)
         for j in range(len(self.columns)):
             scores[:, j] = self.columns[j].scores(self.cells(frame, j), codes[:, j])
         return scores
@@ -486,12 +502,14 @@ class TableCodec:
         """
         known = known or Known()
         parts = np.split(probabilities, self.offsets[1:], axis=1)
+        for joint, share in zip(self.joint, parts[len(self.columns) :], strict=True):
+            parts = joint.agreed(parts, share)
         told = told_ranks(self._linked, known.ranks)
         values = [
             column.point(part)
             if isinstance(column, CategoryColumn)
             else column.point(part, told.get(j))
-            for j, (column, part) in enumerate(zip(self.columns, parts, strict=True))
+            for j, (column, part) in enumerate(zip(self.columns, parts, strict=False))
         ]
         self._agree(values, known, drawn=False)
         return self._rows(values)
@@ -540,6 +558,7 @@ class TableCodec:
         """Return the learned state as plain values."""
         return {
             "columns": [c.get_state() for c in self.columns],
+            "joint": [c.get_state() for c in self.joint],
             "derived": [entry.to_dict() for entry in self.derived],
             "gaps": [gap.get_state() for gap in self.gaps],
             "sums": [entry.to_dict() for entry in self.sums],
@@ -555,6 +574,7 @@ class TableCodec:
         """Make the codec from plain values."""
         codec = cls()
         codec.columns = [_KINDS[c["kind"]].from_state(c) for c in state["columns"]]
+        codec.joint = [JointColumn.from_state(c) for c in state["joint"]]
         codec.derived = [Derived(**entry) for entry in state["derived"]]
         codec.gaps = [Gap.from_state(gap) for gap in state["gaps"]]
         codec.sums = [Sum(**entry) for entry in state["sums"]]

@@ -1,0 +1,270 @@
+"""Columns of two codes that exclude or imply each other: those of a one-hot code.
+
+Each is a coin of its own to a model that has seen few rows, which then draws two levels
+of one category, or none. Their patterns become the codes of one more column, which all
+of them follow from; the table it came from does not have it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from skvae._table._dependence import Derived
+
+# Rows that are searched at most, and patterns of a joint column.
+_ROWS, _MAX_PATTERNS = 8192, 256
+# Log-chance that independent columns agree so, of a column more and of all together,
+# from which on a rule is believed.
+_LOG_CHANCE_EACH, _LOG_CHANCE = -3.0, -25.0
+
+
+class JointColumn:
+    """The pattern of columns that have few patterns, as one column.
+
+    Attributes
+    ----------
+    members : list of int
+        The columns.
+    patterns : ndarray of shape (n_patterns, n_members)
+        Their codes, from frequent to rare patterns.
+    frequencies : ndarray of shape (n_patterns,)
+        Share of the training rows that have each.
+    """
+
+    kind = "joint"
+    missing_code = -1
+
+    def __init__(self, members: list[int], patterns: Any, frequencies: Any):
+        self.members = members
+        self.patterns = np.asarray(patterns)
+        self.frequencies = np.asarray(frequencies)
+
+    @classmethod
+    def fit(cls, codes: np.ndarray, members: list[int]) -> JointColumn:
+        """Learn the patterns of some columns of codes."""
+        own = codes[:, members]
+        patterns, counts = np.unique(own, axis=0, return_counts=True)
+        order = np.argsort(-counts, kind="stable")
+        return cls(members, patterns[order], counts[order] / len(codes))
+
+    @property
+    def size(self) -> int:
+        """Number of patterns."""
+        return len(self.patterns)
+
+    @property
+    def bins(self) -> np.ndarray:
+        """Codes that are neighbouring bins: none."""
+        return np.empty(0, dtype=np.int64)
+
+    @property
+    def code_values(self) -> np.ndarray:
+        """Normal score of each code: none."""
+        return np.zeros(self.size)
+
+    def encode(self, codes: np.ndarray) -> np.ndarray:
+        """Return the pattern of rows of codes, the nearest of one that is new.
+
+        Parameters
+        ----------
+        codes : ndarray of shape (n_rows, n_columns)
+            Codes of all columns; -1 is a cell that is not known.
+
+        Returns
+        -------
+        patterns : ndarray of shape (n_rows,)
+            -1 where a member is not known.
+        """
+        own = codes[:, self.members]
+        rows, place = np.unique(own, axis=0, return_inverse=True)
+        nearest = [int((self.patterns != row).sum(axis=1).argmin()) for row in rows]
+        found = np.where((rows < 0).any(axis=1), -1, nearest)
+        return found[place.ravel()]
+
+    def followers(self, parent: int, n: int) -> list[Derived]:
+        """Return how the members follow from this column.
+
+        Parameters
+        ----------
+        parent : int
+            Position of this column.
+        n : int
+            Training rows.
+        """
+        rest = 1.0 / (n - self.size + 2)
+        return [
+            Derived(j, parent, codes, rest)
+            for j, codes in zip(self.members, self.patterns.T.tolist(), strict=True)
+        ]
+
+    def agreed(self, parts: list[np.ndarray], share: np.ndarray) -> list[np.ndarray]:
+        """Return probabilities of codes where members have the most probable pattern.
+
+        Parameters
+        ----------
+        parts : list of ndarray of shape (n_rows, n_codes)
+            Probabilities of the codes of each column.
+        share : ndarray of shape (n_rows, n_patterns)
+            Probabilities of the patterns.
+        """
+        parts = list(parts)
+        chosen = self.patterns[share.argmax(axis=1)]
+        for j, codes in zip(self.members, chosen.T, strict=True):
+            parts[j] = np.eye(parts[j].shape[1])[codes]
+        return parts
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the learned state as plain values."""
+        return {
+            "kind": self.kind,
+            "members": self.members,
+            "patterns": self.patterns.tolist(),
+            "frequencies": self.frequencies.tolist(),
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> JointColumn:
+        """Make the column from plain values."""
+        return cls(state["members"], state["patterns"], state["frequencies"])
+
+
+def find_joint(
+    codes: np.ndarray, missing_codes: np.ndarray, derived: list[Derived]
+) -> tuple[list[JointColumn], list[Derived]]:
+    """Find columns of two codes that have hardly more patterns than columns.
+
+    A column joins others if it varies in one of their patterns at most: two that
+    exclude each other, or of which one implies the other, have three patterns.
+
+    Parameters
+    ----------
+    codes : ndarray of shape (n_rows, n_columns)
+        Codes of the training rows.
+    missing_codes : ndarray of shape (n_columns,)
+        Code of a missing cell in each, -1 if it has none.
+    derived : list of Derived
+        Columns that another one determines.
+
+    Returns
+    -------
+    joint : list of JointColumn
+        To be put after all columns; each column is a member of one at most.
+    derived : list of Derived
+        With the members, and what followed from one of them, as followers.
+    """
+    n, d = codes.shape
+    taken = {entry.child for entry in derived}
+    low, high = codes.min(axis=0), codes.max(axis=0)
+    some = (low < high) & (missing_codes < 0)
+    two = [
+        j
+        for j in np.flatnonzero(some).tolist()
+        if j not in taken and ((codes[:, j] == low[j]) | (codes[:, j] == high[j])).all()
+    ]
+    joint: list[JointColumn] = []
+    for group in _groups(codes[:, two] == high[two], np.log(max(d, 2))):
+        column = JointColumn.fit(codes, [two[k] for k in group])
+        parent = d + len(joint)
+        derived = _led_by(column.followers(parent, n), derived)
+        joint.append(column)
+    return joint, derived
+
+
+def _led_by(followers: list[Derived], derived: list[Derived]) -> list[Derived]:
+    """Return what is derived, where nothing follows from a new follower."""
+    new = {entry.child: entry for entry in followers}
+    moved = []
+    for entry in derived:
+        if entry.parent in new:
+            leader = new[entry.parent]
+            codes = [entry.codes[code] for code in leader.codes]
+            entry = replace(entry, parent=leader.parent, codes=codes, direction=0)
+        moved.append(entry)
+    return [*moved, *followers]
+
+
+def _groups(cells: np.ndarray, log_d: float) -> list[list[int]]:
+    """Return groups of columns of booleans with few patterns."""
+    search = _Search(cells, log_d)
+    groups = []
+    # Columns that vary most tell most about others.
+    for first in np.argsort(np.abs(search.shares - 0.5), kind="stable").tolist():
+        group, chance = search.grown(first)
+        if len(group) > 1 and chance < _LOG_CHANCE - 2 * log_d:
+            groups.append(sorted(group))
+            search.free[group] = False
+    return groups
+
+
+class _Search:
+    """Groups of columns of booleans, grown from one of them.
+
+    Parameters
+    ----------
+    cells : ndarray of shape (n_rows, n_columns)
+        The columns.
+    log_d : float
+        Logarithm of the columns that could be a member.
+    """
+
+    def __init__(self, cells: np.ndarray, log_d: float):
+        n, k = cells.shape
+        self.cells, self.shares = cells, cells.mean(axis=0)
+        self.some = cells[np.linspace(0, n - 1, min(n, _ROWS)).astype(np.int64)]
+        # Counts are exact in single precision.
+        self.pairs = self.some.T.astype(np.float32) @ self.some
+        self.free = np.ones(k, dtype=bool)
+        self.log_chance = _LOG_CHANCE_EACH - log_d
+
+    def grown(self, first: int) -> tuple[list[int], float]:
+        """Return the columns that go with the first, and the log-chance that they do.
+
+        Parameters
+        ----------
+        first : int
+            A column; no others join it if it is not free.
+        """
+        group, total = [first], 0.0
+        left = self.free.copy()
+        left[first] = False
+        if not self.free[first]:
+            return group, total
+        patterns = self.cells[:, first].astype(np.int64)
+        own = self.some[:, first]
+        parts, sizes = [own, ~own], [own.sum(), (~own).sum()]
+        counts = [self.pairs[first], self.pairs.diagonal() - self.pairs[first]]
+        while len(parts) < _MAX_PATTERNS:
+            varies, chance = self._agreement(np.array(counts), np.array(sizes))
+            fits = left & (varies.sum(axis=0) <= 1) & (chance < self.log_chance)
+            if not fits.any():
+                break
+            best = int(np.where(fits, chance, np.inf).argmin())
+            left[best] = False
+            joined = 2 * patterns + self.cells[:, best]
+            values, joined = np.unique(joined, return_inverse=True)
+            if len(values) > patterns.max() + 2:
+                continue
+            group.append(best)
+            patterns, total = joined, total + float(chance[best])
+            for r in np.flatnonzero(varies[:, best]).tolist():
+                inside = parts[r] & self.some[:, best]
+                parts[r] = parts[r] & ~inside
+                parts.append(inside)
+                sizes.append(inside.sum())
+                sizes[r] = sizes[r] - sizes[-1]
+                counts.append(self.some[inside].sum(axis=0))
+                counts[r] = counts[r] - counts[-1]
+        return group, total
+
+    def _agreement(
+        self, counts: np.ndarray, sizes: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return where columns vary, and the log-chance that they do not elsewhere."""
+        varies = (counts > 0) & (counts < sizes[:, None])
+        on = np.where(varies, 0, counts).sum(axis=0)
+        off = np.where(varies, 0, sizes[:, None] - counts).sum(axis=0)
+        chance = on * np.log(self.shares) + off * np.log1p(-self.shares)
+        return varies, chance * len(self.cells) / len(self.some)
