@@ -9,7 +9,8 @@ columns to its left,
 
 with :math:`e_i` a short vector for each code of column i. What is local goes this way,
 what concerns many columns stays in the code [1]_. The weights W have a normal prior:
-from few rows columns hardly learn to hear each other.
+from few rows columns hardly learn to hear each other. Codes that never come together,
+though their shares are large, hear so from the start.
 
 References
 ----------
@@ -26,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from skvae._embedding import embedding_gradient
+from skvae._excluded import ExcludedPairs
 from skvae._smoothing import BinSmoother
 from skvae._table_heads import GaussianHeads
 from skvae._table_likelihood import TableLikelihood
@@ -137,6 +139,8 @@ class AutoregressiveLikelihood(TableLikelihood):
         `GaussianHeads`.
     derived : list of dict
         Columns that another one determines, which neither speak nor hear.
+    excluded : sequence of (int, int, float)
+        Codes that never come together; see `ExcludedPairs`.
     generator : torch.Generator
         Draws the first entries.
     dtype : torch.dtype
@@ -156,6 +160,7 @@ class AutoregressiveLikelihood(TableLikelihood):
         smoothing: float,
         gaussian: Any = (),
         derived: Any = (),
+        excluded: Any = (),
         generator: torch.Generator,
         dtype: Any,
     ):
@@ -169,6 +174,8 @@ class AutoregressiveLikelihood(TableLikelihood):
         mask = torch.as_tensor(before, dtype=dtype)
         self.register_buffer("mask", mask, persistent=False)
         self.heads = GaussianHeads(gaussian, dtype) if gaussian else None
+        self.excluding = {int(of_code[first]) for first, _, _ in excluded}
+        self.excluded = ExcludedPairs(excluded, self.n_outputs, dtype)
         self.smoother = BinSmoother(bin_runs, smoothing, self.n_outputs, dtype)
         # Smoothed weights vary less: bins are to hear with the variance of levels.
         unit = torch.ones(self.n_outputs, dtype=dtype)
@@ -233,6 +240,8 @@ class AutoregressiveLikelihood(TableLikelihood):
         """
         if bool((x < 0).any()):
             return self._visit(x, raw)[0]
+        if self.excluding:
+            raw = raw + self.excluded(x + self.offsets)
         heard = _AddContext.apply(raw, *self._matrices(), x + self.offsets)
         return heard if self.derived is None else self.derived.follow(x, heard)
 
@@ -287,17 +296,24 @@ class AutoregressiveLikelihood(TableLikelihood):
                 own = after[..., first:last]
             share = torch.softmax(own, dim=-1)
             known = x[..., j] >= 0
-            if ranks is None:
-                told = entries[first + x[..., j].clamp_min(0)]
-                usual = share @ entries[first:last]
-                context[..., said] = torch.where(known.unsqueeze(-1), told, usual)
-                continue
-            drawn = _at_rank(share, ranks[..., j])
-            codes[..., j] = torch.where(known, x[..., j], drawn)
-            context[..., said] = entries[first + codes[..., j]]
+            if ranks is not None:
+                drawn = _at_rank(share, ranks[..., j])
+                codes[..., j] = torch.where(known, x[..., j], drawn)
+            own = codes[..., j]
+            context[..., said] = _told_by(entries[first:last], own, share)
+            if j in self.excluding:
+                terms = self.excluded.told(first, last)[:, last:]
+                before[..., last:] += _told_by(terms, own, share)
         if self.derived is not None and ranks is not None:
             codes = self.derived.complete(x, codes)
         return before, after, codes
+
+
+def _told_by(told: Tensor, codes: Tensor, share: Tensor) -> Tensor:
+    """Return what the codes of a column tell, or on average where they are open."""
+    of_code = told[codes.clamp_min(0)]
+    is_open = (codes < 0).unsqueeze(-1)
+    return torch.where(is_open, share @ told, of_code) if is_open.any() else of_code
 
 
 def _at_rank(share: Tensor, rank: Tensor) -> Tensor:

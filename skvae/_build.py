@@ -64,7 +64,7 @@ class Architecture:
         Of the parameters.
     table : dict
         For a table: "sizes" of its columns' codes, "bin_runs", "n_mixture", "width",
-        "gaussian", "derived", "entry_width", "context_penalty".
+        "gaussian", "derived", "excluded", "entry_width", "context_penalty".
     """
 
     n_features: int
@@ -235,6 +235,7 @@ def _autoregressive(
         smoothing=table["width"],
         gaussian=table.get("gaussian", ()),
         derived=table["derived"],
+        excluded=table["excluded"],
         generator=generator,
         dtype=getattr(torch, arch.dtype),
     )

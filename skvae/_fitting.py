@@ -303,6 +303,7 @@ class Fitting:
                 for entry in columns.codec.derived
                 if entry.child not in self.heads
             ],
+            "excluded": self._excluded(gaussian),
             "sizes": [int(s) for s in columns.codec.sizes],
             "bin_runs": [[int(c) for c in run] for run in columns.codec.bin_runs],
             "n_mixture": table_components(self.estimator, n),
@@ -310,6 +311,14 @@ class Fitting:
             "entry_width": entry_width(self.estimator, self.recipe),
             "context_penalty": context_penalty(n),
         }
+
+    def _excluded(self, gaussian: list[dict[str, Any]]) -> list[tuple[int, int, float]]:
+        """Return pairs of codes that never come together; normal heads stay normal."""
+        normal = {
+            head["first"] + i for head in gaussian for i in range(len(head["scores"]))
+        }
+        pairs = self.estimator._columns.codec.exclusions
+        return [pair for pair in pairs if pair[1] not in normal]
 
     def _n_mixture(self, n: int) -> int:
         usual = prior_components(n)

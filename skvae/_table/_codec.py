@@ -18,6 +18,7 @@ from skvae._table._calendar import (
 from skvae._table._categorical import CategoryColumn
 from skvae._table._datetime import TimeColumn
 from skvae._table._dependence import Derived, direction_of, find_derived, told_ranks
+from skvae._table._exclusions import find_exclusions
 from skvae._table._finer import with_finer_bins
 from skvae._table._frames import (
     declared_categories,
@@ -32,6 +33,7 @@ from skvae._table._gaps import Gap, close_gaps, find_gaps, missing_starts, plain
 from skvae._table._given import known_of_fixed
 from skvae._table._joint import JointColumn, find_joint
 from skvae._table._known import Known
+from skvae._table._layout import CodeLayout
 from skvae._table._numeric import NumericColumn
 from skvae._table._sums import Sum, add_up, find_sums
 
@@ -39,11 +41,9 @@ Column = NumericColumn | CategoryColumn | TimeColumn
 _KINDS: dict[str, Any] = {
     kind.kind: kind for kind in (NumericColumn, CategoryColumn, TimeColumn)
 }
-# Groups that the codes of a column are counted in, if it has more.
-_GROUPS = 16
 
 
-class TableCodec:
+class TableCodec(CodeLayout):
     """Turn a table into integer codes and back.
 
     Every column becomes a categorical variable: levels of a category, repeated values
@@ -66,6 +66,8 @@ class TableCodec:
         Patterns of columns that exclude or imply each other, coded after all columns.
     derived : list of Derived
         Columns that another one determines.
+    exclusions : list of (int, int, float)
+        Positions of codes that never come together, and how unlikely that is, in nats.
     gaps : list of Gap
         Columns coded as their difference from another one.
     sums : list of Sum
@@ -85,9 +87,10 @@ class TableCodec:
         self.categorical_features = categorical_features
         self.max_bins = max_bins
         self.max_levels = max_levels
-        self.columns: list[Column] = []
+        self.columns: list[Any] = []
         self.joint: list[JointColumn] = []
         self.derived: list[Derived] = []
+        self.exclusions: list[tuple[int, int, float]] = []
         self.gaps: list[Gap] = []
         self.sums: list[Sum] = []
         self.date_parts: list[DatePart] = []
@@ -135,9 +138,10 @@ class TableCodec:
         if finer != self.columns:
             self.columns = finer
             self.derived = self._find_derived(cells)
-        self.joint, self.derived = find_joint(
-            self._codes(cells), self.missing_code, self.derived
-        )
+        codes = self._codes(cells)
+        found = find_joint(codes, self.missing_code, self.derived)
+        self.joint, self.derived = found
+        self.exclusions = self._find_exclusions(codes)
         ends = {gap.child for gap in self.gaps}
         self.date_parts = find_date_parts(self.columns, cells, ends)
         bound = self.gap_columns | {entry.child for entry in self.derived}
@@ -164,6 +168,13 @@ class TableCodec:
             found.append(entry)
         return found
 
+    def _find_exclusions(self, codes: np.ndarray) -> list[tuple[int, int, float]]:
+        codes = np.column_stack([codes, *(c.encode(codes) for c in self.joint)])
+        places = [self.places(entry.child)[0] for entry in self.derived]
+        silent = [np.arange(place.start, place.stop) for place in places]
+        left_out = np.concatenate([[], *silent, *self.bin_runs]).astype(np.int64)
+        return find_exclusions(codes, self.sizes, left_out)
+
     def _frame(self, X: Any) -> pd.DataFrame:
         if library_of(X) is not None:
             return to_pandas(X)
@@ -183,75 +194,6 @@ class TableCodec:
                 raise ValueError("Complex data not supported")
             return NumericColumn.fit(_floats(series), name, self.max_bins)
         return CategoryColumn.fit(series, name, self.max_levels)
-
-    # -- what was learned --------------------------------------------------------------
-    @property
-    def coded(self) -> list[Any]:
-        """The columns of codes: those of the table, and the joint ones."""
-        return [*self.columns, *self.joint]
-
-    @property
-    def sizes(self) -> np.ndarray:
-        """Codes of each column."""
-        return np.array([c.size for c in self.coded], dtype=np.int64)
-
-    @property
-    def offsets(self) -> np.ndarray:
-        """Position of each column's first code among all codes."""
-        return np.concatenate([[0], np.cumsum(self.sizes)[:-1]])
-
-    def places(self, j: int) -> tuple[slice, slice]:
-        """Return the positions of a column's codes, with and without "missing"."""
-        first, column = int(self.offsets[j]), self.coded[j]
-        last = first + column.size
-        return slice(first, last), slice(first, last - int(column.missing_code >= 0))
-
-    @property
-    def missing_code(self) -> np.ndarray:
-        """Code of a missing cell in each column, -1 where training had none."""
-        return np.array([c.missing_code for c in self.coded])
-
-    @property
-    def code_frequencies(self) -> np.ndarray:
-        """Share of every code in its column, one column after the other."""
-        return np.concatenate([c.frequencies for c in self.coded])
-
-    @property
-    def code_values(self) -> np.ndarray:
-        """Normal score of every code, one column after the other."""
-        return np.concatenate([c.code_values for c in self.coded])
-
-    @property
-    def bin_runs(self) -> list[np.ndarray]:
-        """Positions, among all codes, of the neighbouring bins of each column."""
-        runs = [c.bins + o for c, o in zip(self.coded, self.offsets, strict=True)]
-        return [run for run in runs if len(run) > 1]
-
-    def groups(self, codes: np.ndarray) -> np.ndarray:
-        """Return coarser codes: of many, neighbouring values or rare levels are one.
-
-        Parameters
-        ----------
-        codes : ndarray of shape (n_samples, n_columns)
-            Codes, in the order of values or from frequent to rare.
-
-        Returns
-        -------
-        groups : ndarray of shape (n_samples, n_columns)
-            Parts of the training rows of about equal size; the last is "missing".
-        """
-        groups = np.empty(codes.shape, dtype=np.int64)
-        for j, column in enumerate(self.coded):
-            if column.size <= _GROUPS:
-                groups[:, j] = codes[:, j]
-                continue
-            share = column.frequencies
-            middle = np.cumsum(share) - share / 2
-            of_code = np.minimum((middle * _GROUPS).astype(np.int64), _GROUPS - 1)
-            if column.missing_code >= 0:
-                of_code[column.missing_code] = _GROUPS
-            groups[:, j] = of_code[codes[:, j]]
-        return groups
 
     # -- there and back ----------------------------------------------------------------
     def encode(self, X: Any, *, unknown_missing: bool = False) -> np.ndarray:
@@ -559,6 +501,7 @@ class TableCodec:
         return {
             "columns": [c.get_state() for c in self.columns],
             "joint": [c.get_state() for c in self.joint],
+            "exclusions": [list(entry) for entry in self.exclusions],
             "derived": [entry.to_dict() for entry in self.derived],
             "gaps": [gap.get_state() for gap in self.gaps],
             "sums": [entry.to_dict() for entry in self.sums],
@@ -575,6 +518,7 @@ class TableCodec:
         codec = cls()
         codec.columns = [_KINDS[c["kind"]].from_state(c) for c in state["columns"]]
         codec.joint = [JointColumn.from_state(c) for c in state["joint"]]
+        codec.exclusions = [tuple(entry) for entry in state["exclusions"]]
         codec.derived = [Derived(**entry) for entry in state["derived"]]
         codec.gaps = [Gap.from_state(gap) for gap in state["gaps"]]
         codec.sums = [Sum(**entry) for entry in state["sums"]]
