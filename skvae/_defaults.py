@@ -35,7 +35,7 @@ _STANDARD_ERRORS = 1.0
 _TABLE_COMPONENTS = 128
 # Length of what a code of a table says to the columns after its own, and at most of
 # what all columns say.
-_ENTRY, _CONTEXT = 8, 128
+_ENTRY, _CONTEXT = 8, 512
 # Squares of the weights it is heard by cost (320 / n)^2 nats a row. A prior of one
 # variance would cost 1 / n, which either lets a few hundred rows be learned by heart or
 # blurs what thousands of them say in detail.

@@ -13,9 +13,11 @@ from skvae._table_model import TableDecoder
 
 # Rows that regressions are fitted to, and their ridge, a share of the rows.
 _ROWS, _RIDGE = 8192, 1e-3
-# Codes from which on a column is a number, and the variance left at least: what is
-# sharper has to be learned, a start as sharp as that breaks at large steps.
-_MIN_CODES, _MIN_VARIANCE = 5, 0.1
+# Codes from which on a column is a number.
+_MIN_CODES = 5
+# The variance left at least, and the precision that all columns together gain at most:
+# what is sharper has to be learned, a start as sharp as that breaks at large steps.
+_MIN_VARIANCE, _MAX_PRECISION = 0.1, 100.0
 
 
 def start_at_mixture(
@@ -102,6 +104,7 @@ def start_at_regressions(
               - \frac{u^2}{2} \Big(\frac{1}{s^2} - \frac{1}{w^2}\Big) :
 
     what the mixture says of a column remains, what other columns add comes on top.
+    Where many columns tell each other closely, variances are taken to be larger.
 
     Parameters
     ----------
@@ -129,12 +132,17 @@ def start_at_regressions(
         z = where.double().numpy() + spread * rng.normal(size=where.shape)
         u = smooth.double().numpy()[some + codec.offsets]
         start = torch.zeros_like(likelihood.weight)
-        before: list[int] = []
-        for j in _numbers(codec, likelihood):
+        numbers = _numbers(codec, likelihood)
+        fits = [
+            (_regression(z, u[:, j]), _regression(_beside(z, u, numbers[:i]), u[:, j]))
+            for i, j in enumerate(numbers)
+        ]
+        least = _least_variance([s2 for _, (_, s2) in fits])
+        for i, (j, (own_fit, joint_fit)) in enumerate(zip(numbers, fits, strict=True)):
             whole, place = codec.places(j)
             likelihood.entries[0, whole] = scores[whole]
-            alone, w2 = _regression(z, u[:, j])
-            slopes, s2 = _regression(np.column_stack([z, u[:, before]]), u[:, j])
+            (alone, w2), (slopes, s2) = own_fit, joint_fit
+            w2, s2 = max(w2, least), max(s2, least)
             k, own = z.shape[1], smooth[place]
             curve = 1 / s2 - 1 / w2
             # The level comes last, after the slopes of the code and of the columns.
@@ -142,9 +150,8 @@ def start_at_regressions(
             moved = torch.as_tensor(both).to(own)
             linear.bias[place] += own * moved[-1] - own.square() * (curve / 2)
             linear.linear_weight[place, :k] += torch.outer(own, moved[:-1])
-            for i, slope in zip(before, slopes[k:-1] / s2, strict=True):
-                start[i * likelihood.width, place] = scores[place] * float(slope)
-            before.append(j)
+            for before, slope in zip(numbers[:i], slopes[k:-1] / s2, strict=True):
+                start[before * likelihood.width, place] = scores[place] * float(slope)
     likelihood.start_at(start)
 
 
@@ -165,8 +172,19 @@ def _regression(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
     gram = design.T @ design
     gram[np.diag_indices(len(gram) - 1)] += _RIDGE * len(x)
     coefficients = np.linalg.solve(gram, design.T @ y)
-    left = float(np.mean((y - design @ coefficients) ** 2))
-    return coefficients, max(left, _MIN_VARIANCE)
+    return coefficients, float(np.mean((y - design @ coefficients) ** 2))
+
+
+def _beside(z: np.ndarray, u: np.ndarray, columns: list[int]) -> np.ndarray:
+    return np.column_stack([z, u[:, columns]])
+
+
+def _least_variance(left: list[float]) -> float:
+    """Return the variance that columns are left at least, so that none is too sharp."""
+    least = _MIN_VARIANCE
+    while sum(1 / max(s2, least) - 1 for s2 in left) > _MAX_PRECISION:
+        least *= 1.1
+    return least
 
 
 def _set(parameter: Tensor, value: np.ndarray) -> None:

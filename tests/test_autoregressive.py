@@ -38,9 +38,9 @@ def _heads(**options):
     ).double()
 
 
-@pytest.fixture
-def likelihood():
-    heads = _heads()
+@pytest.fixture(params=[(), ((0, 4, 1.5), (2, 7, 2.0), (5, 8, 3.0))])
+def likelihood(request):
+    heads = _heads(excluded=request.param)
     with torch.no_grad():
         heads.weight.normal_(std=2.0, generator=_generator(1))
     return heads

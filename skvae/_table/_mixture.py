@@ -10,6 +10,9 @@ from scipy.special import logsumexp
 
 # Rows each component borrows from the margins: no code is impossible anywhere.
 _PSEUDO_COUNT = 0.3
+# Components this far below the best, in nats, weigh nothing; numbers as small as their
+# shares would be are slow to compute with.
+_LOWEST = -80.0
 # Rounds of scaling until a kernel keeps the shares of bins.
 _BALANCING = 50
 
@@ -95,7 +98,7 @@ def fit_mixture(
         )
         joint = rows @ log_probs.astype(np.float32) + log_weights.astype(np.float32)
         peak = joint.max(axis=1, keepdims=True)
-        responsibilities = np.exp(joint - peak)
+        responsibilities = np.exp(np.maximum(joint - peak, _LOWEST))
         total = responsibilities.sum(axis=1, keepdims=True)
         responsibilities /= total
         current = float(np.mean(np.log(total) + peak, dtype=np.float64))
@@ -133,7 +136,8 @@ def mixture_log_prob(
 
 
 def _normalised(joint: np.ndarray) -> np.ndarray:
-    powers = np.exp(joint - joint.max(axis=1, keepdims=True))
+    peak = joint.max(axis=1, keepdims=True)
+    powers = np.exp(np.maximum(joint - peak, _LOWEST))
     return powers / powers.sum(axis=1, keepdims=True)
 
 

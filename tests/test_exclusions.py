@@ -1,0 +1,149 @@
+"""Levels that never come together: counted, and hardly ever drawn together."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from skvae import VAE
+from skvae._excluded import ExcludedPairs
+from skvae._table import TableCodec
+from skvae._table._exclusions import find_exclusions
+
+
+def _passengers(n=300, seed=0):
+    """Nobody who travels alone has family aboard."""
+    rng = np.random.default_rng(seed)
+    alone = rng.random(n) < 0.5
+    siblings = np.where(alone, 0, rng.integers(0, 3, n))
+    return pd.DataFrame(
+        {
+            "siblings": siblings,
+            "fare": np.round(rng.lognormal(3 + siblings, 0.5), 2),
+            "cabin": rng.choice(list("ABC"), n),
+            "alone": np.where(alone, "yes", "no"),
+        }
+    )
+
+
+def _impossible(rows):
+    return (rows["siblings"] > 0) & (rows["alone"] == "yes")
+
+
+@pytest.fixture(scope="module")
+def passengers():
+    return _passengers()
+
+
+@pytest.fixture(scope="module")
+def vae(passengers):
+    return VAE(max_iter=40, random_state=0).fit(passengers)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    sizes=st.lists(st.integers(2, 5), min_size=2, max_size=4),
+    n=st.integers(1, 200),
+    seed=st.integers(0, 1000),
+)
+def test_exclusions_are_the_empty_cells_of_all_cross_tables(sizes, n, seed):
+    rng = np.random.default_rng(seed)
+    base = rng.integers(0, 5, n)
+    codes = np.column_stack([np.where(base < 3, base, 0) % s for s in sizes])
+    offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    left_out = [int(offsets[-1])]
+    expected = []
+    for i, j in itertools.combinations(range(len(sizes)), 2):
+        for a, b in itertools.product(range(sizes[i]), range(sizes[j])):
+            first, second = codes[:, i] == a, codes[:, j] == b
+            rows = first.sum() * second.sum() / n
+            asked = offsets[j] + b not in left_out
+            if rows >= 6 and not (first & second).any() and asked:
+                expected.append((offsets[i] + a, offsets[j] + b, np.log1p(rows)))
+    found = find_exclusions(codes, np.array(sizes), left_out)
+    np.testing.assert_allclose(sorted(found), sorted(expected))
+
+
+def test_pairs_of_levels_are_found(passengers):
+    codec = TableCodec().fit(passengers)
+    pairs = {
+        tuple(
+            int(np.searchsorted(codec.offsets, p, side="right")) - 1 for p in pair[:2]
+        )
+        for pair in codec.exclusions
+    }
+    assert pairs == {(0, 3)}
+    assert len(codec.exclusions) == 2
+
+
+def test_many_rows_find_it_out_by_themselves():
+    assert TableCodec().fit(_passengers(3000)).exclusions == []
+
+
+def test_bins_and_followers_are_not_asked(passengers):
+    twice = passengers.assign(company=passengers["alone"].map({"yes": 0, "no": 1}))
+    codec = TableCodec().fit(twice)
+    assert [entry.child for entry in codec.derived] == [4]
+    assert len(codec.exclusions) == 2
+
+
+@pytest.mark.parametrize("leading", [(), (3,)])
+def test_terms_are_those_of_all_pairs(leading):
+    pairs = [(0, 3, 1.0), (1, 3, 0.5), (1, 6, 2.0), (4, 6, 0.25)]
+    layer = ExcludedPairs(pairs, 7, torch.float64)
+    positions = torch.tensor([[0, 3, 5], [1, 4, 6], [2, 4, 5]]).expand(*leading, 3, 3)
+    terms = layer(positions)
+    expected = torch.zeros(3, 7, dtype=torch.float64)
+    for row, (first, second, nats) in itertools.product(range(3), pairs):
+        if first in positions[..., row, :]:
+            expected[row, second] -= nats
+    torch.testing.assert_close(terms, expected.expand(*leading, 3, 7))
+    torch.testing.assert_close(layer.told(1, 3), layer.terms[layer.place[[1, 2]]])
+
+
+def test_impossible_rows_are_hardly_drawn(passengers, vae, monkeypatch):
+    usual = VAE(max_iter=40, random_state=0)
+    with monkeypatch.context() as patch:
+        patch.setattr("skvae._table._codec.find_exclusions", lambda *_: [])
+        usual.fit(passengers)
+    share = [
+        _impossible(model.sample(2000, random_state=0)).mean() for model in (usual, vae)
+    ]
+    assert share[1] < share[0] / 2
+    assert share[1] < 0.01
+
+
+def test_pairs_nobody_had_are_unlikely_but_possible(passengers, vae):
+    odd = passengers[passengers["siblings"] == 2].head(3).assign(alone="yes")
+    scores = vae.score_samples(odd)
+    assert np.isfinite(scores).all()
+    assert (scores < vae.score_samples(odd.assign(alone="no")) - 1).all()
+    drawn = vae.sample(5, given={"siblings": 2, "alone": "yes"}, random_state=0)
+    assert _impossible(drawn).all()
+    filled = vae.impute(odd.assign(fare=np.nan), random_state=0)
+    assert filled["fare"].notna().all()
+
+
+def test_what_is_missing_heeds_what_is_known(passengers, vae):
+    holes = passengers.copy()
+    holes.loc[holes["alone"] == "yes", "siblings"] = np.nan
+    drawn = vae.impute(holes, n_samples=4, random_state=0)
+    share = np.mean([_impossible(rows).mean() for rows in drawn])
+    assert share < 0.01
+
+
+def test_normal_heads_stay_normal(passengers):
+    model = VAE(max_iter=2, random_state=0, likelihood={"siblings": "gaussian"}).fit(
+        passengers[["alone", "fare", "cabin", "siblings"]]
+    )
+    assert model._columns.codec.exclusions
+    assert not model._module.likelihood.excluding
+
+
+def test_state_keeps_them(passengers):
+    codec = TableCodec().fit(passengers)
+    assert TableCodec.from_state(codec.get_state()).exclusions == codec.exclusions
