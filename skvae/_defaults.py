@@ -33,9 +33,9 @@ _ROWS_FOR_NOISE = 270
 _STANDARD_ERRORS = 1.0
 # Components of the mixture a table starts at.
 _TABLE_COMPONENTS = 128
-# Length of what a code of a table says to the columns after its own, and at most of
-# what all columns say.
-_ENTRY, _CONTEXT = 8, 512
+# Length of what a code of a table says to the columns after its own, at most and at
+# least; of what all columns say, and the weights by which all codes hear it, at most.
+_ENTRY, _MIN_ENTRY, _CONTEXT, _HEARING = 8, 2, 512, 1 << 20
 # Squares of the weights it is heard by cost (320 / n)^2 nats a row. A prior of one
 # variance would cost 1 / n, which either lets a few hundred rows be learned by heart or
 # blurs what thousands of them say in detail.
@@ -150,8 +150,10 @@ def entry_width(est: Any, recipe: Any) -> int:
     d = est.n_features_in_
     if not recipe.variational or est.decoder is not None or d < 2:
         return 0
-    width = min(_ENTRY, _CONTEXT // d)
-    return width if width > 1 else 0
+    if d * _MIN_ENTRY > _CONTEXT:
+        return 0
+    weights = d * int(est._columns.codec.sizes.sum())
+    return int(np.clip(_HEARING // weights, _MIN_ENTRY, min(_ENTRY, _CONTEXT // d)))
 
 
 def context_penalty(n: int) -> float:

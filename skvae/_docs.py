@@ -171,7 +171,7 @@ noise : {"auto", "feature", "shared", "heteroscedastic"} or float, default="auto
 beta : float or "auto", default="auto"
     Weight of the divergence in the loss. Scores always use 1. ``"auto"`` is 1;
     for tables 0.85 where columns see those before them, and 0.7 where they do not
-    (more than 64 columns, or an own `decoder`).
+    (more than 256 columns, or an own `decoder`).
 """,
     "kl_warmup": r"""
 kl_warmup : float or "auto", default="auto"

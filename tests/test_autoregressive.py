@@ -295,10 +295,18 @@ def test_who_hears_columns(frame):
     assert _width_of(VAE(decoder=own, **one).fit(frame)) == 0
     wide = pd.concat([frame] * 6, axis=1)
     wide.columns = [f"c{j}" for j in range(30)]
-    assert _width_of(VAE(**one).fit(wide)) == 4
-    wide = pd.concat([frame] * 14, axis=1)
-    wide.columns = [f"c{j}" for j in range(70)]
-    assert _width_of(VAE(**one).fit(wide)) == 0
+    assert _width_of(VAE(**one).fit(wide)) == 8
+    # Many columns of few codes say less, and those of many codes as little as can be.
+    narrow = pd.concat([frame["side"]] * 100, axis=1)
+    narrow.columns = range(100)
+    assert _width_of(VAE(**one).fit(narrow)) == 5
+    narrow = pd.concat([narrow] * 3, axis=1)
+    narrow.columns = range(300)
+    assert _width_of(VAE(**one).fit(narrow)) == 0
+    rng = np.random.default_rng(0)
+    numbers = pd.DataFrame(rng.normal(size=(2000, 100))).add_prefix("c")
+    numbers["group"] = "a"
+    assert _width_of(VAE(**one).fit(numbers)) == 2
 
 
 def test_the_penalty_counts_weights_as_they_are_heard():

@@ -94,7 +94,7 @@ def test_samples_keep_to_the_calendar_and_what_goes_with_it(sales, model):
     rows = model.sample(600, random_state=0)
     assert rows.dtypes.equals(sales.dtypes)
     # A time of day that training never had tells no hour.
-    assert _agrees(rows).mean() > (0.99 if "hour" in rows else 0.999)
+    assert _agrees(rows).mean() > (0.98 if "hour" in rows else 0.999)
     assert rows["date"].between(sales["date"].min(), sales["date"].max()).all()
     # Dates have moved to the weekday that was drawn with the units, not the other way.
     units = rows.groupby(rows["date"].dt.day_of_week >= 5)["units"].mean()

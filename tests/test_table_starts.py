@@ -7,7 +7,7 @@ import torch
 
 from skvae import VAE, ConditionalVAE
 from skvae._autoregressive import AutoregressiveLikelihood
-from skvae._table_starts import _regression
+from skvae._table_starts import _least_variance, _regression
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +74,14 @@ def test_a_log_ratio_of_normal_densities_turns_one_into_the_other(frame):
     assert (p * (u - m) ** 2).sum() == pytest.approx(s2, abs=1e-6)
 
 
+def test_many_columns_start_less_sharply():
+    assert _least_variance([0.5] * 50) == 0.1
+    assert _least_variance([0.01] * 11) == 0.1
+    least = _least_variance([0.01] * 60 + [0.9] * 10)
+    gained = 60 * (1 / least - 1)
+    assert 80 < gained < 100
+
+
 def test_regressions_are_least_squares_but_for_the_ridge():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(5000, 3))
@@ -81,8 +89,8 @@ def test_regressions_are_least_squares_but_for_the_ridge():
     slopes, left = _regression(x, y)
     np.testing.assert_allclose(slopes, [1, -2, 0, 3], atol=0.06)
     assert left == pytest.approx(1.0, abs=0.06)
-    # A column that says it all still leaves some doubt.
-    assert _regression(y[:, None], y)[1] == 0.1
+    # A column that says it all leaves nothing, but for the ridge.
+    assert _regression(y[:, None], y)[1] < 1e-5
 
 
 @pytest.mark.parametrize(
