@@ -133,26 +133,31 @@ def em_mixture(
 
     def fit() -> tuple[Any, np.ndarray, np.ndarray]:
         codec = TableCodec(categorical_features=categorical or "from_dtype").fit(train)
-        codes = codec.encode(train)
-        parameters = fit_mixture(
-            codes, codec.sizes, k, bin_runs=codec.bin_runs, rng=rng
-        )
+        sizes = own_sizes(codec)
+        codes = codec.encode(train)[:, : len(sizes)]
+        parameters = fit_mixture(codes, sizes, k, bin_runs=codec.bin_runs, rng=rng)
         return codec, *parameters
+
+    def own_sizes(codec: TableCodec) -> np.ndarray:
+        # Patterns of several columns would say again what the columns say.
+        return codec.sizes[: len(codec.columns)]
 
     def sample(model: tuple[Any, np.ndarray, np.ndarray]) -> pd.DataFrame:
         codec, log_weights, log_probs = model
         weights = np.exp(log_weights)
         component = rng.choice(len(weights), size=n, p=weights / weights.sum())
-        codes = np.empty((n, len(codec.sizes)), dtype=np.int32)
-        for j, (start, size) in enumerate(zip(codec.offsets, codec.sizes, strict=True)):
+        sizes = own_sizes(codec)
+        codes = np.empty((n, len(sizes)), dtype=np.int32)
+        for j, (start, size) in enumerate(zip(codec.offsets, sizes, strict=False)):
             cumulative = np.cumsum(np.exp(log_probs[start : start + size]), axis=0)
             below = cumulative.T[component] < rng.random((n, 1)) * cumulative[-1, 0]
             codes[:, j] = np.minimum(below.sum(axis=1), size - 1)
         return codec.decode(codes, rng)
 
     (codec, *parameters), synthesis = timed(fit, sample)
-    held_out = codec.encode(known_levels(train, holdout))
-    log_prob = mixture_log_prob(held_out, codec.sizes, *parameters)
+    sizes = own_sizes(codec)
+    held_out = codec.encode(known_levels(train, holdout))[:, : len(sizes)]
+    log_prob = mixture_log_prob(held_out, sizes, *parameters)
     synthesis.log_likelihood = float(np.mean(log_prob))
     return synthesis
 
