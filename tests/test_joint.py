@@ -74,6 +74,13 @@ def test_independent_columns_are_not_joined(seed):
     assert _groups(pd.DataFrame((rng.random((300, 30)) < share).astype(int))) == []
 
 
+@pytest.mark.parametrize(("n", "n_levels"), [(300, 8), (700, 12)])
+def test_small_levels_are_found_together(n, n_levels):
+    level = np.random.default_rng(0).integers(0, n_levels, n)
+    dummies = pd.get_dummies(level).add_prefix("is ")
+    assert _groups(dummies) == [list(dummies.columns)]
+
+
 def test_one_row_that_does_otherwise_is_believed(people):
     people = people.copy()
     people.loc[0, JOBS] = 1
@@ -86,12 +93,12 @@ def test_columns_with_gaps_are_left_alone(people):
     assert all("clerk" not in group for group in _groups(people))
 
 
-def test_rules_beyond_the_rows_that_are_searched_are_checked():
-    n = 20_000
-    frame = _people(n)[JOBS]
+def test_rules_beyond_the_rows_that_are_searched_are_checked(monkeypatch):
+    monkeypatch.setattr("skvae._table._joint._CELLS", 0)
+    frame = _people(20_000)[JOBS]
     assert _groups(frame) == [JOBS]
-    # Rows 1, 3, 5... lie between those of an even choice.
-    frame.loc[7, JOBS] = 1
+    # Not among 8192 rows of 20 000 chosen evenly.
+    frame.loc[3, JOBS] = 1
     found = [name for group in _groups(frame) for name in group]
     assert len(found) < len(JOBS)
 

@@ -14,11 +14,11 @@ import numpy as np
 
 from skvae._table._dependence import Derived
 
-# Rows that are searched at most, and patterns of a joint column.
-_ROWS, _MAX_PATTERNS = 8192, 256
+# Rows that are searched at least, cells at most; patterns of a joint column.
+_ROWS, _CELLS, _MAX_PATTERNS = 8192, 1 << 25, 256
 # Log-chance that independent columns agree so, of a column more and of all together,
 # from which on a rule is believed.
-_LOG_CHANCE_EACH, _LOG_CHANCE = -3.0, -25.0
+_LOG_CHANCE_EACH, _LOG_CHANCE = -1.0, -25.0
 
 
 class JointColumn:
@@ -46,9 +46,11 @@ class JointColumn:
     def fit(cls, codes: np.ndarray, members: list[int]) -> JointColumn:
         """Learn the patterns of some columns of codes."""
         own = codes[:, members]
-        patterns, counts = np.unique(own, axis=0, return_counts=True)
-        order = np.argsort(-counts, kind="stable")
-        return cls(members, patterns[order], counts[order] / len(codes))
+        # By keys: sorting rows of many cells is slow.
+        keys = _keys(own)
+        _, first, counts = np.unique(keys, return_index=True, return_counts=True)
+        order = np.lexsort((first, -counts))
+        return cls(members, own[first[order]], counts[order] / len(codes))
 
     @property
     def size(self) -> int:
@@ -79,10 +81,16 @@ class JointColumn:
             -1 where a member is not known.
         """
         own = codes[:, self.members]
-        rows, place = np.unique(own, axis=0, return_inverse=True)
+        keys = _keys(self.patterns)
+        order = np.argsort(keys)
+        place = np.searchsorted(keys[order], _keys(own)).clip(0, self.size - 1)
+        found = order[place]
+        new = np.flatnonzero((self.patterns[found] != own).any(axis=1))
+        rows, place = np.unique(own[new], axis=0, return_inverse=True)
         nearest = [int((self.patterns != row).sum(axis=1).argmin()) for row in rows]
-        found = np.where((rows < 0).any(axis=1), -1, nearest)
-        return found[place.ravel()]
+        is_open = (rows < 0).any(axis=1)
+        found[new] = np.where(is_open, -1, nearest)[place.ravel()]
+        return found
 
     def followers(self, parent: int, n: int) -> list[Derived]:
         """Return how the members follow from this column.
@@ -129,6 +137,13 @@ class JointColumn:
     def from_state(cls, state: dict[str, Any]) -> JointColumn:
         """Make the column from plain values."""
         return cls(state["members"], state["patterns"], state["frequencies"])
+
+
+def _keys(codes: np.ndarray) -> np.ndarray:
+    """Return a number for each row of codes, equal for equal rows."""
+    n_columns = codes.shape[1]
+    weights = np.random.default_rng(0).integers(1, 1 << 62, size=n_columns)
+    return codes.astype(np.int64) @ weights
 
 
 def find_joint(
@@ -188,12 +203,13 @@ def _led_by(followers: list[Derived], derived: list[Derived]) -> list[Derived]:
 
 def _groups(cells: np.ndarray, log_d: float) -> list[list[int]]:
     """Return groups of columns of booleans with few patterns."""
-    search = _Search(cells, log_d)
+    search = _Search(cells)
     groups = []
     # Columns that vary most tell most about others.
     for first in np.argsort(np.abs(search.shares - 0.5), kind="stable").tolist():
         group, chance = search.grown(first)
-        if len(group) > 1 and chance < _LOG_CHANCE - 2 * log_d:
+        # So many groups of this size could have agreed.
+        if len(group) > 1 and chance < _LOG_CHANCE - len(group) * log_d:
             groups.append(sorted(group))
             search.free[group] = False
     return groups
@@ -206,18 +222,16 @@ class _Search:
     ----------
     cells : ndarray of shape (n_rows, n_columns)
         The columns.
-    log_d : float
-        Logarithm of the columns that could be a member.
     """
 
-    def __init__(self, cells: np.ndarray, log_d: float):
+    def __init__(self, cells: np.ndarray):
         n, k = cells.shape
         self.cells, self.shares = cells, cells.mean(axis=0)
-        self.some = cells[np.linspace(0, n - 1, min(n, _ROWS)).astype(np.int64)]
+        rows = min(n, max(_ROWS, _CELLS // max(k, 1)))
+        self.some = cells[np.linspace(0, n - 1, rows).astype(np.int64)]
         # Counts are exact in single precision.
         self.pairs = self.some.T.astype(np.float32) @ self.some
         self.free = np.ones(k, dtype=bool)
-        self.log_chance = _LOG_CHANCE_EACH - log_d
 
     def grown(self, first: int) -> tuple[list[int], float]:
         """Return the columns that go with the first, and the log-chance that they do.
@@ -238,17 +252,17 @@ class _Search:
         counts = [self.pairs[first], self.pairs.diagonal() - self.pairs[first]]
         while len(parts) < _MAX_PATTERNS:
             varies, chance = self._agreement(np.array(counts), np.array(sizes))
-            fits = left & (varies.sum(axis=0) <= 1) & (chance < self.log_chance)
+            fits = left & (varies.sum(axis=0) <= 1) & (chance < _LOG_CHANCE_EACH)
             if not fits.any():
                 break
             best = int(np.where(fits, chance, np.inf).argmin())
             left[best] = False
             joined = 2 * patterns + self.cells[:, best]
-            values, joined = np.unique(joined, return_inverse=True)
-            if len(values) > patterns.max() + 2:
+            present = np.bincount(joined) > 0
+            if present.sum() > patterns.max() + 2:
                 continue
             group.append(best)
-            patterns, total = joined, total + float(chance[best])
+            patterns, total = (np.cumsum(present) - 1)[joined], total + chance[best]
             for r in np.flatnonzero(varies[:, best]).tolist():
                 inside = parts[r] & self.some[:, best]
                 parts[r] = parts[r] & ~inside
@@ -266,5 +280,4 @@ class _Search:
         varies = (counts > 0) & (counts < sizes[:, None])
         on = np.where(varies, 0, counts).sum(axis=0)
         off = np.where(varies, 0, sizes[:, None] - counts).sum(axis=0)
-        chance = on * np.log(self.shares) + off * np.log1p(-self.shares)
-        return varies, chance * len(self.cells) / len(self.some)
+        return varies, on * np.log(self.shares) + off * np.log1p(-self.shares)
