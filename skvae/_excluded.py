@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,15 +28,18 @@ class ExcludedPairs(nn.Module):
 
     def __init__(self, pairs: Any, n_outputs: int, dtype: Any):
         super().__init__()
-        speakers = sorted({first for first, _, _ in pairs})
+        table = np.asarray(pairs, dtype=np.float64).reshape(-1, 3)
+        first, second = table[:, :2].astype(np.int64).T
+        speakers, row = np.unique(first, return_inverse=True)
         # Row 0 is that of all codes that exclude nothing.
         place = torch.zeros(n_outputs, dtype=torch.int64)
-        place[speakers] = torch.arange(1, len(speakers) + 1)
-        terms = torch.zeros(len(speakers) + 1, n_outputs, dtype=dtype)
-        for first, second, nats in pairs:
-            terms[place[first], second] = -nats
+        place[torch.as_tensor(speakers)] = torch.arange(1, len(speakers) + 1)
+        terms = np.zeros((len(speakers) + 1, n_outputs))
+        terms[row + 1, second] = -table[:, 2]
         self.register_buffer("place", place, persistent=False)
-        self.register_buffer("terms", terms, persistent=False)
+        self.register_buffer(
+            "terms", torch.as_tensor(terms, dtype=dtype), persistent=False
+        )
 
     def told(self, first: int, last: int) -> Tensor:
         """Return the terms of each code between two positions."""

@@ -84,6 +84,13 @@ def test_many_rows_find_it_out_by_themselves():
     assert TableCodec().fit(_passengers(3000)).exclusions == []
 
 
+def test_tables_too_wide_to_hear_are_not_asked():
+    codes = np.repeat(np.eye(2, dtype=int), 150, axis=0)
+    wide = np.tile(codes, (1, 129))
+    assert find_exclusions(wide[:, :256], np.full(256, 2), [])
+    assert find_exclusions(wide, np.full(258, 2), []) == []
+
+
 def test_bins_and_followers_are_not_asked(passengers):
     twice = passengers.assign(company=passengers["alone"].map({"yes": 0, "no": 1}))
     codec = TableCodec().fit(twice)
