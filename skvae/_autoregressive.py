@@ -295,25 +295,28 @@ class AutoregressiveLikelihood(TableLikelihood):
                     self.derived.hear(j, x, before, after)
                 own = after[..., first:last]
             share = torch.softmax(own, dim=-1)
-            known = x[..., j] >= 0
+            usual: Tensor | None = share
             if ranks is not None:
-                drawn = _at_rank(share, ranks[..., j])
-                codes[..., j] = torch.where(known, x[..., j], drawn)
-            own = codes[..., j]
-            context[..., said] = _told_by(entries[first:last], own, share)
+                drawn, usual = _at_rank(share, ranks[..., j]), None
+                codes[..., j] = torch.where(x[..., j] >= 0, x[..., j], drawn)
+            context[..., said] = _told_by(entries[first:last], codes[..., j], usual)
             if j in self.excluding:
                 terms = self.excluded.told(first, last)[:, last:]
-                before[..., last:] += _told_by(terms, own, share)
+                before[..., last:] += _told_by(terms, codes[..., j], usual)
         if self.derived is not None and ranks is not None:
             codes = self.derived.complete(x, codes)
         return before, after, codes
 
 
-def _told_by(told: Tensor, codes: Tensor, share: Tensor) -> Tensor:
-    """Return what the codes of a column tell, or on average where they are open."""
+def _told_by(told: Tensor, codes: Tensor, share: Tensor | None) -> Tensor:
+    """Return what the codes of a column tell; open ones what their shares do.
+
+    Without shares all codes are known.
+    """
+    if share is None:
+        return told[codes]
     of_code = told[codes.clamp_min(0)]
-    is_open = (codes < 0).unsqueeze(-1)
-    return torch.where(is_open, share @ told, of_code) if is_open.any() else of_code
+    return torch.where((codes < 0).unsqueeze(-1), share @ told, of_code)
 
 
 def _at_rank(share: Tensor, rank: Tensor) -> Tensor:

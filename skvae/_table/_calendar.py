@@ -57,7 +57,7 @@ class DatePart:
 
 
 def find_date_parts(
-    columns: list[Any], cells: list[Any], gap_children: set[int]
+    columns: list[Any], cells: list[Any], codes: np.ndarray, gap_children: set[int]
 ) -> list[DatePart]:
     """Find the columns that a part of a date determines in all training rows.
 
@@ -67,6 +67,8 @@ def find_date_parts(
         The fitted columns.
     cells : list of array-like
         Their training cells.
+    codes : ndarray of shape (n_rows, n_columns)
+        The codes of those.
     gap_children : set of int
         Columns that hold differences.
 
@@ -78,7 +80,7 @@ def find_date_parts(
     own = set(range(len(columns))) - gap_children
     dates = [j for j in sorted(own) if _holds_dates(columns[j])]
     plain_codes = {
-        j: columns[j].encode(cells[j])
+        j: codes[:, j]
         for j in (sorted(own) if dates else ())
         if columns[j].kind != "time" and not len(columns[j].bins)
     }
@@ -87,9 +89,9 @@ def find_date_parts(
         for part in _PARTS:
             keys = _keys(cells[parent], part)
             for j in sorted(plain_codes.keys() - parts.keys()):
-                codes = _codes_of_keys(keys, plain_codes[j], columns[j])
-                if codes is not None:
-                    parts[j] = DatePart(j, parent, part, *codes)
+                found = _codes_of_keys(keys, plain_codes[j], columns[j])
+                if found is not None:
+                    parts[j] = DatePart(j, parent, part, *found)
     return list(parts.values())
 
 

@@ -10,7 +10,34 @@ import pandas as pd
 _TAIL_GROUPS = 16
 
 
-class CategoryColumn:
+class UnorderedCodes:
+    """Codes in no order, of which none are bins.
+
+    Attributes
+    ----------
+    frequencies : ndarray of shape (size,)
+        Share of the training rows that have each.
+    """
+
+    frequencies: np.ndarray
+
+    @property
+    def size(self) -> int:
+        """Number of codes, "missing" included."""
+        return len(self.frequencies)
+
+    @property
+    def bins(self) -> np.ndarray:
+        """Codes that are neighbouring bins: none."""
+        return np.empty(0, dtype=np.int64)
+
+    @property
+    def code_values(self) -> np.ndarray:
+        """Normal score of each code: none."""
+        return np.zeros(self.size)
+
+
+class CategoryColumn(UnorderedCodes):
     """Codes of one categorical column, most frequent first; "missing" is the last.
 
     Beyond `max_levels` levels the rare ones share a few tail codes, within which a
@@ -86,24 +113,9 @@ class CategoryColumn:
         return len(self.frequencies) - int(self.has_missing)
 
     @property
-    def size(self) -> int:
-        """Number of codes, "missing" included."""
-        return len(self.frequencies)
-
-    @property
     def missing_code(self) -> int:
         """Code of a missing cell, -1 where training had none."""
         return self.size - 1 if self.has_missing else -1
-
-    @property
-    def bins(self) -> np.ndarray:
-        """Codes that are neighbouring bins: none."""
-        return np.empty(0, dtype=np.int64)
-
-    @property
-    def code_values(self) -> np.ndarray:
-        """Normal score of each code: none."""
-        return np.zeros(self.size)
 
     def encode(self, series: pd.Series) -> np.ndarray:
         """Return the code of each cell; a level never seen is refused."""

@@ -133,17 +133,17 @@ class TableCodec(CodeLayout):
             cells[j] = self.cells(frame, j)
             difference = pd.Series(cells[j])
             self.columns[j] = self._fit_column(difference, self.names[j], False)
-        self.derived = self._find_derived(cells)
+        codes = self._codes(cells)
+        self.derived = self._find_derived(codes, cells)
         finer = with_finer_bins(self.columns, cells, self.derived)
         if finer != self.columns:
             self.columns = finer
-            self.derived = self._find_derived(cells)
-        codes = self._codes(cells)
-        found = find_joint(codes, self.missing_code, self.derived)
-        self.joint, self.derived = found
-        self.exclusions = self._find_exclusions(codes)
+            codes = self._codes(cells)
+            self.derived = self._find_derived(codes, cells)
+        self.joint, self.derived = find_joint(codes, self.missing_code, self.derived)
+        self.exclusions = self._find_exclusions(self.with_joint(codes))
         ends = {gap.child for gap in self.gaps}
-        self.date_parts = find_date_parts(self.columns, cells, ends)
+        self.date_parts = find_date_parts(self.columns, cells, codes, ends)
         bound = self.gap_columns | {entry.child for entry in self.derived}
         bound |= {entry.child for entry in self.date_parts}
         # Only numbers follow a number that gives way.
@@ -156,8 +156,7 @@ class TableCodec(CodeLayout):
         pairs = zip(self.columns, cells, strict=True)
         return np.column_stack([column.encode(own) for column, own in pairs])
 
-    def _find_derived(self, cells: list[Any]) -> list[Derived]:
-        codes = self._codes(cells)
+    def _find_derived(self, codes: np.ndarray, cells: list[Any]) -> list[Derived]:
         found = []
         for entry in find_derived(codes, self.columns):
             pair = (entry.parent, entry.child)
@@ -169,7 +168,6 @@ class TableCodec(CodeLayout):
         return found
 
     def _find_exclusions(self, codes: np.ndarray) -> list[tuple[int, int, float]]:
-        codes = np.column_stack([codes, *(c.encode(codes) for c in self.joint)])
         places = [self.places(entry.child)[0] for entry in self.derived]
         silent = [np.arange(place.start, place.stop) for place in places]
         left_out = np.concatenate([[], *silent, *self.bin_runs]).astype(np.int64)
@@ -217,14 +215,12 @@ class TableCodec(CodeLayout):
             If a level was never seen, or a column has another type.
         """
         frame = self._checked(X)
-        codes = np.empty((len(frame), len(self.coded)), dtype=np.int32)
+        codes = np.empty(frame.shape, dtype=np.int32)
         for j, column in enumerate(self.columns):
             codes[:, j] = column.encode(self.cells(frame, j))
             if unknown_missing and column.missing_code >= 0:
                 codes[codes[:, j] == column.missing_code, j] = -1
-        for j, joint in enumerate(self.joint, start=len(self.columns)):
-            codes[:, j] = joint.encode(codes)
-        return codes
+        return self.with_joint(codes)
 
     def with_starts(self, X: Any) -> Any:
         """Return rows in which the end of a gap tells where it usually starts.

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from skvae._table._categorical import UnorderedCodes
 from skvae._table._dependence import Derived
 
 # Rows that are searched at least, cells at most; patterns of a joint column.
@@ -21,7 +22,7 @@ _ROWS, _CELLS, _MAX_PATTERNS = 8192, 1 << 25, 256
 _LOG_CHANCE_EACH, _LOG_CHANCE = -1.0, -25.0
 
 
-class JointColumn:
+class JointColumn(UnorderedCodes):
     """The pattern of columns that have few patterns, as one column.
 
     Attributes
@@ -52,21 +53,6 @@ class JointColumn:
         order = np.lexsort((first, -counts))
         return cls(members, own[first[order]], counts[order] / len(codes))
 
-    @property
-    def size(self) -> int:
-        """Number of patterns."""
-        return len(self.patterns)
-
-    @property
-    def bins(self) -> np.ndarray:
-        """Codes that are neighbouring bins: none."""
-        return np.empty(0, dtype=np.int64)
-
-    @property
-    def code_values(self) -> np.ndarray:
-        """Normal score of each code: none."""
-        return np.zeros(self.size)
-
     def encode(self, codes: np.ndarray) -> np.ndarray:
         """Return the pattern of rows of codes, the nearest of one that is new.
 
@@ -90,7 +76,7 @@ class JointColumn:
         nearest = [int((self.patterns != row).sum(axis=1).argmin()) for row in rows]
         is_open = (rows < 0).any(axis=1)
         found[new] = np.where(is_open, -1, nearest)[place.ravel()]
-        return found
+        return found.astype(codes.dtype)
 
     def followers(self, parent: int, n: int) -> list[Derived]:
         """Return how the members follow from this column.
@@ -207,6 +193,8 @@ def _groups(cells: np.ndarray, log_d: float) -> list[list[int]]:
     groups = []
     # Columns that vary most tell most about others.
     for first in np.argsort(np.abs(search.shares - 0.5), kind="stable").tolist():
+        if not search.free[first]:
+            continue
         group, chance = search.grown(first)
         # So many groups of this size could have agreed.
         if len(group) > 1 and chance < _LOG_CHANCE - len(group) * log_d:
@@ -239,13 +227,11 @@ class _Search:
         Parameters
         ----------
         first : int
-            A column; no others join it if it is not free.
+            A column that is free.
         """
         group, total = [first], 0.0
         left = self.free.copy()
         left[first] = False
-        if not self.free[first]:
-            return group, total
         patterns = self.cells[:, first].astype(np.int64)
         own = self.some[:, first]
         parts, sizes = [own, ~own], [own.sum(), (~own).sum()]

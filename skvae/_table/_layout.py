@@ -68,6 +68,11 @@ class CodeLayout:
         runs = [c.bins + o for c, o in zip(self.coded, self.offsets, strict=True)]
         return [run for run in runs if len(run) > 1]
 
+    def with_joint(self, codes: np.ndarray) -> np.ndarray:
+        """Return codes of the table's columns, and after them the joint ones."""
+        joint = [column.encode(codes) for column in self.joint]
+        return np.column_stack([codes, *joint]) if joint else codes
+
     def groups(self, codes: np.ndarray) -> np.ndarray:
         """Return coarser codes: of many, neighbouring values or rare levels are one.
 

@@ -90,18 +90,15 @@ def fit_mixture(
     # Rows drawn as seeds: a component starts at a row and the rows like it.
     seeds = rows[np.sort(rng.choice(n, size=n_components, replace=n < n_components))]
     likeness = np.asarray((rows @ seeds.T).todense(), dtype=np.float32)
-    responsibilities = _normalised(3.0 * likeness)
+    responsibilities, _ = _normalised(3.0 * likeness)
     previous = -np.inf
     for _ in range(n_iter):
         log_weights, log_probs = _maximise(
             transposed, responsibilities, margin, sizes, smooth
         )
         joint = rows @ log_probs.astype(np.float32) + log_weights.astype(np.float32)
-        peak = joint.max(axis=1, keepdims=True)
-        responsibilities = np.exp(np.maximum(joint - peak, _LOWEST))
-        total = responsibilities.sum(axis=1, keepdims=True)
-        responsibilities /= total
-        current = float(np.mean(np.log(total) + peak, dtype=np.float64))
+        responsibilities, log_sums = _normalised(joint)
+        current = float(np.mean(log_sums, dtype=np.float64))
         if current - previous < tol:
             break
         previous = current
@@ -135,10 +132,13 @@ def mixture_log_prob(
     return logsumexp(one_hot(codes, sizes) @ log_probs + log_weights, axis=1)
 
 
-def _normalised(joint: np.ndarray) -> np.ndarray:
+def _normalised(joint: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the shares that logarithms stand for, and the logarithm of their sum."""
     peak = joint.max(axis=1, keepdims=True)
     powers = np.exp(np.maximum(joint - peak, _LOWEST))
-    return powers / powers.sum(axis=1, keepdims=True)
+    total = powers.sum(axis=1, keepdims=True)
+    powers /= total
+    return powers, np.log(total) + peak
 
 
 def _margin(rows: sp.csr_array, sizes: Sequence[int] | np.ndarray) -> np.ndarray:
