@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri
 
+from skvae._table._digits import Digits, all_decimals
+
 _KNOTS = 33
-_MAX_DECIMALS = 8
 # A value repeated by this share of the rows is an atom; so is every value of a column
 # of few values.
 _ATOM_SHARE, _ATOM_ROWS = 0.01, 5
@@ -31,6 +32,8 @@ class NumericColumn:
         Share of each code among the training rows.
     decimals : int or None
         Decimals all training values have; None if more than 8.
+    digits : Digits
+        Decimals that are usual among the values of each code.
     discrete : bool
         Whether most values of the column are repeated.
     """
@@ -44,6 +47,7 @@ class NumericColumn:
         high: np.ndarray,
         knots: np.ndarray,
         frequencies: np.ndarray,
+        digits: Digits,
         decimals: int | None,
         discrete: bool,
         has_missing: bool,
@@ -53,6 +57,7 @@ class NumericColumn:
         self.high = high
         self.knots = knots
         self.frequencies = frequencies
+        self.digits = digits
         self.decimals = decimals
         self.discrete = discrete
         self.has_missing = has_missing
@@ -76,7 +81,7 @@ class NumericColumn:
         return cls(
             name,
             *_codes(known, _starts(known, max_bins), len(values), discrete),
-            _decimals(known),
+            all_decimals(known),
             discrete,
             bool(missing.any()),
         )
@@ -228,8 +233,9 @@ class NumericColumn:
         values = (
             self.knots[codes, left] * (1 - share) + self.knots[codes, right] * share
         )
-        if self.decimals is not None:
-            values = np.round(values, self.decimals)
+        # Discrete values are training values, whatever their decimals.
+        if not self.discrete:
+            values = self.digits.written(values, codes)
         values = np.clip(values, self.low[codes], self.high[codes])
         values[missing] = np.nan
         return values
@@ -272,12 +278,13 @@ class NumericColumn:
         """Return the learned state as plain values."""
         names = ("name", "low", "high", "knots", "frequencies", "decimals")
         state = {n: getattr(self, n) for n in (*names, "discrete", "has_missing")}
-        return {"kind": self.kind, **state}
+        return {"kind": self.kind, **state, "digits": self.digits.to_dict()}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> NumericColumn:
         """Make the column from plain values."""
-        return cls(**{k: v for k, v in state.items() if k != "kind"})
+        own = {k: v for k, v in state.items() if k not in ("kind", "digits")}
+        return cls(**own, digits=Digits(**state["digits"]))
 
 
 def _starts(known: np.ndarray, max_bins: int) -> np.ndarray:
@@ -306,8 +313,8 @@ def _starts(known: np.ndarray, max_bins: int) -> np.ndarray:
 
 def _codes(
     known: np.ndarray, starts: np.ndarray, n: int, discrete: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return bounds, knots and shares of the codes of n values, the known ones sorted.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Digits]:
+    """Return bounds, knots, shares and digits of codes of n values, those known sorted.
 
     A share more is that of the missing ones, where there are any.
     """
@@ -324,13 +331,5 @@ def _codes(
     missing = n - len(known)
     counts = np.append(totals, missing) if missing else totals
     # Interpolation between two values of one code stays within the code.
-    return low, high, np.clip(knots, low[:, None], high[:, None]), counts / max(n, 1)
-
-
-def _decimals(known: np.ndarray) -> int | None:
-    if len(known) > 20_000:
-        known = known[:: len(known) // 20_000]
-    for decimals in range(_MAX_DECIMALS + 1):
-        if np.array_equal(np.round(known, decimals), known):
-            return decimals
-    return None
+    knots = np.clip(knots, low[:, None], high[:, None])
+    return low, high, knots, counts / max(n, 1), Digits.fit(known, starts)

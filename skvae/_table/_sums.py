@@ -118,10 +118,12 @@ def _varies(column: NumericColumn) -> bool:
 def _slopes(values: np.ndarray) -> np.ndarray:
     """Return the slopes of the regression of each column on all others."""
     scale = values.std(axis=0)
-    scale[~((scale > 0) & np.isfinite(scale))] = 1.0
+    unfit = ~((scale > 0) & np.isfinite(scale))
+    scale[unfit] = 1.0
     scaled = (values - values.mean(axis=0)) / scale
     # A column too large for squares goes with no other.
-    gram = np.nan_to_num(scaled.T @ scaled / len(scaled), posinf=0.0, neginf=0.0)
+    scaled[:, unfit] = 0.0
+    gram = scaled.T @ scaled / len(scaled)
     gram[np.diag_indices(len(gram))] += _RIDGE
     precision = np.linalg.inv(gram)
     slopes = -precision / precision.diagonal()[:, None]
