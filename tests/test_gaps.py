@@ -100,7 +100,7 @@ def test_durations_and_arrays_have_gaps_too():
         lambda f: f[:40],
         lambda f: f.assign(start=f["start"].mask(np.arange(N) % 7 == 0)),
         lambda f: f.assign(end=f["start"] + pd.Timedelta("1h")),
-        lambda f: f.assign(end=f["end"].astype(str)),
+        lambda f: f.assign(end=f["end"].dt.strftime("%d %H:%M")),
         # No row of those looked at first.
         lambda f: f.assign(end=f["end"].drop(np.linspace(0, N - 1, 512).astype(int))),
     ],

@@ -36,6 +36,7 @@ from skvae._table._known import Known
 from skvae._table._layout import CodeLayout
 from skvae._table._numeric import NumericColumn
 from skvae._table._sums import Sum, add_up, find_sums
+from skvae._table._written_dates import WrittenDates
 
 Column = NumericColumn | CategoryColumn | TimeColumn
 _KINDS: dict[str, Any] = {
@@ -191,6 +192,9 @@ class TableCodec(CodeLayout):
             if dtype.kind == "c":
                 raise ValueError("Complex data not supported")
             return NumericColumn.fit(_floats(series), name, self.max_bins)
+        dates = WrittenDates.found(series)
+        if dates is not None:
+            return TimeColumn.fit(series, name, self.max_bins, dates)
         return CategoryColumn.fit(series, name, self.max_levels)
 
     # -- there and back ----------------------------------------------------------------
@@ -466,6 +470,10 @@ class TableCodec(CodeLayout):
             return np.column_stack(
                 [np.asarray(v, dtype=np.float64) for v in values]
             ).astype(kind if kind.kind == "f" else np.float64)
+        for j, cells in enumerate(values):
+            column = self.column_as_it_came(j)
+            if isinstance(column, TimeColumn):
+                values[j] = column.as_they_came(cells)
         series = {
             name: self._typed(v, name, dtype)
             for name, v, dtype in zip(self.names, values, self.dtypes, strict=True)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from skvae._table._numeric import NumericColumn
+from skvae._table._written_dates import WrittenDates
 
 _MISSING = np.iinfo(np.int64).min
 
@@ -27,6 +28,8 @@ class TimeColumn:
         Time zone.
     is_duration : bool
         Whether the column holds durations.
+    text : WrittenDates or None, default=None
+        Dates of the training rows, where the column holds text; it has no others.
     """
 
     kind = "time"
@@ -39,6 +42,7 @@ class TimeColumn:
         unit: str,
         zone: str | None,
         is_duration: bool,
+        text: WrittenDates | None = None,
     ):
         self.numeric = numeric
         self.origin = origin
@@ -46,12 +50,19 @@ class TimeColumn:
         self.unit = unit
         self.zone = zone
         self.is_duration = is_duration
+        self.text = text
         self.name = numeric.name
 
     @classmethod
-    def fit(cls, series: pd.Series, name: str, max_bins: int) -> TimeColumn:
-        """Learn the codes of a training column."""
-        series = _from_arrow(series)
+    def fit(
+        cls,
+        series: pd.Series,
+        name: str,
+        max_bins: int,
+        text: WrittenDates | None = None,
+    ) -> TimeColumn:
+        """Learn the codes of a training column, which may hold text."""
+        series = text.read(series, name) if text else _from_arrow(series)
         dtype = series.dtype
         unit = np.datetime_data(_stamps_of(series).dtype)[0]
         zone = getattr(dtype, "tz", None)
@@ -67,6 +78,7 @@ class TimeColumn:
             unit,
             None if zone is None else str(zone),
             is_duration,
+            text,
         )
         column.numeric = NumericColumn.fit(column.steps(series), name, max_bins)
         return column
@@ -82,6 +94,7 @@ class TimeColumn:
         if not series.notna().any():
             kind = "m8" if self.is_duration else "M8"
             return pd.Series(np.full(len(series), "NaT", f"{kind}[{self.unit}]"))
+        series = self.text.read(series, self.name) if self.text else series
         series = _from_arrow(series)
         is_kin = series.dtype.kind == ("m" if self.is_duration else "M")
         aware = getattr(series.dtype, "tz", None) is not None
@@ -127,11 +140,16 @@ class TimeColumn:
         """Return the median date of each row; see `NumericColumn.point`."""
         return self.dates(self.numeric.point(probabilities, known))
 
-    def dates(self, steps: np.ndarray) -> Any:
-        """Return the dates that are so many steps from the first, NaT for NaN."""
+    def dates(self, steps: np.ndarray, side: int = 0) -> Any:
+        """Return the dates that are so many steps from the first, NaT for NaN.
+
+        Of text the nearest ones it has, on one side of the steps if that is not 0.
+        """
         missing = np.isnan(steps)
         whole = np.where(missing, 0, np.round(steps)).astype(np.int64)
         stamps = whole * self.step + self.origin
+        if self.text:
+            stamps = self.text.stamps[self.text.nearest(stamps, side)]
         stamps[missing] = _MISSING
         if self.is_duration:
             return pd.Series(stamps.view(f"m8[{self.unit}]"))
@@ -143,9 +161,19 @@ class TimeColumn:
             return moments
         return moments.dt.tz_localize("UTC").dt.tz_convert(self.zone)
 
+    def as_they_came(self, moments: Any) -> Any:
+        """Return moments as the column holds them: as they are, or as text."""
+        return self.text.written(pd.Series(moments)) if self.text else moments
+
     def codes_of(self, value: Any) -> np.ndarray:
         """Return the code a condition on this column admits."""
-        steps = self.steps(pd.Series([self.exact(value)]).dt.as_unit(self.unit))
+        moment = pd.Series([self.exact(value)]).dt.as_unit(self.unit)
+        steps = self.steps(moment)
+        if self.text and moment.notna()[0] and not self.text.holds(moment)[0]:
+            raise ValueError(
+                f"Column {self.name!r} has no date {value!r} in training. The nearest "
+                f"is {self.text.written(moment)[0]!r}."
+            )
         numeric = self.numeric
         low, high = numeric.extent
         if not np.isnan(steps[0]) and not low <= steps[0] <= high:
@@ -158,6 +186,8 @@ class TimeColumn:
 
     def exact(self, value: Any) -> Any:
         """Return the date a condition asks for, NaT for a missing cell."""
+        if self.text and isinstance(value, str):
+            return self.text.read(pd.Series([value]), self.name)[0]
         kind = pd.Timedelta if self.is_duration else pd.Timestamp
         try:
             moment = kind(value)
@@ -181,13 +211,15 @@ class TimeColumn:
         """Return the learned state as plain values."""
         names = ("origin", "step", "unit", "zone", "is_duration")
         state = {n: getattr(self, n) for n in names}
+        state["text"] = self.text and self.text.to_dict()
         return {"kind": self.kind, "numeric": self.numeric.get_state(), **state}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> TimeColumn:
         """Make the column from plain values."""
-        rest = {k: v for k, v in state.items() if k not in ("kind", "numeric")}
-        return cls(NumericColumn.from_state(state["numeric"]), **rest)
+        rest = {k: v for k, v in state.items() if k not in ("kind", "numeric", "text")}
+        text = state["text"] and WrittenDates(**state["text"])
+        return cls(NumericColumn.from_state(state["numeric"]), **rest, text=text)
 
 
 def _from_arrow(series: pd.Series) -> pd.Series:

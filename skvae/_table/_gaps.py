@@ -71,7 +71,7 @@ class Gap:
         if self.side:
             keep = np.maximum if self.side > 0 else np.minimum
             inside = keep(inside, _numbers(self.column, start))
-        return _in_form(inside, self.column)
+        return _in_form(inside, self.column, self.side)
 
     def start(self, child: Any, difference: Any, like: Any) -> Any:
         """Return the earlier cells, within the range of their column `like`."""
@@ -329,10 +329,10 @@ def _number(column: Any) -> NumericColumn:
     return column.numeric if isinstance(column, TimeColumn) else column
 
 
-def _in_form(values: np.ndarray, column: Any) -> Any:
+def _in_form(values: np.ndarray, column: Any, side: int = 0) -> Any:
     """Return numbers, or steps of a column of moments, as its cells."""
     if isinstance(column, TimeColumn):
-        return column.dates(values)
+        return column.dates(values, side)
     if column.decimals is None:
         return values
     return np.round(values, column.decimals)
