@@ -9,6 +9,7 @@ from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from sklearn.base import (
     BaseEstimator,
@@ -16,21 +17,19 @@ from sklearn.base import (
     TransformerMixin,
 )
 from sklearn.callback import CallbackSupportMixin
-from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skvae._compat import HasMethods, Interval, StrOptions, fit_context
 from skvae._defaults import SMALL
 from skvae._docs import estimator
 from skvae._fitting import Fitting
 from skvae._imputing import imputed
-from skvae._inference import FoldedDecoder
 from skvae._latent import LatentMixin
+from skvae._passes import PassesMixin, check_count
 from skvae._random import draw_torch_generator
-from skvae._rows import RowDataset
 from skvae._state import load_state, plain_state
 from skvae._summary import summarize
 from skvae._table import Container, has_categories, has_integers, has_missing
-from skvae._threads import limited_threads
 from skvae.objectives import NegativeLogLikelihood, Term
 
 _ACTIVATIONS = {
@@ -44,8 +43,6 @@ _ACTIVATIONS = {
     "leaky_relu",
     "softplus",
 }
-# Floats a chunk of rows may occupy in the widest layer while predicting.
-_CHUNK_FLOATS = 1 << 20
 # Columns of a frame up to which integers make it a table of a variational model.
 _MAX_INTEGER_COLUMNS = 64
 
@@ -108,6 +105,7 @@ class Recipe:
 @estimator
 class BaseAutoencoder(
     LatentMixin,
+    PassesMixin,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
     CallbackSupportMixin,
@@ -207,6 +205,7 @@ class BaseAutoencoder(
         """Validate rows; a table passes as it is, its codec checks the cells."""
         allow_nan = self.missing_values == "mask"
         table = self._is_table(X) if reset else self._columns.kind == "table"
+        self._refuse_sparse(X, table=table)
         if table and Container.of(X).is_frame:
             validate_data(self, X, skip_check_array=True, reset=reset)
             if not len(X):
@@ -224,14 +223,34 @@ class BaseAutoencoder(
             reset=reset,
         )
 
+    def _refuse_sparse(self, X: Any, *, table: bool) -> None:
+        """Refuse a sparse matrix that holds more than numbers."""
+        if not sp.issparse(X):
+            return
+        if table:
+            raise TypeError(
+                "Sparse data was passed for X, but a table of categories needs dense "
+                "data. Use '.toarray()' to convert to a dense numpy array."
+            )
+        if self.missing_values == "mask" and has_missing(X):
+            raise ValueError(
+                "Sparse input X contains NaN: missing cells are read from dense rows "
+                "only. Use '.toarray()' to convert to a dense numpy array."
+            )
+
     def _is_table(self, X: Any) -> bool:
         """Tell from the content of training rows whether columns need heads."""
         recipe = self._recipe()
         if recipe.likelihood == "table":
             return True
-        if not isinstance(self.categorical_features, str):
-            return recipe.likelihood == "auto"
-        if recipe.likelihood != "auto":
+        if self._declares_categories():
+            if recipe.likelihood == "auto":
+                return True
+            raise ValueError(
+                f"categorical_features={self.categorical_features!r} needs "
+                f"likelihood='auto' or 'table'. Got likelihood={recipe.likelihood!r}."
+            )
+        if recipe.likelihood != "auto" or sp.issparse(X):
             return False
         if has_categories(X):
             return True
@@ -243,6 +262,14 @@ class BaseAutoencoder(
             if n >= SMALL and d <= _MAX_INTEGER_COLUMNS:
                 return True
         return self.missing_values == "mask" and has_missing(X)
+
+    def _declares_categories(self) -> bool:
+        """Tell whether `categorical_features` names a column."""
+        declared = self.categorical_features
+        if isinstance(declared, str):
+            return False
+        chosen = np.asarray(declared)
+        return bool(chosen.any() if chosen.dtype == bool else chosen.size)
 
     # -- training ----------------------------------------------------------------------
     @fit_context(prefer_skip_nested_validation=True)
@@ -350,7 +377,8 @@ class BaseAutoencoder(
         Returns
         -------
         X_reconstructed : ndarray or DataFrame of shape (n_samples, n_features)
-            Deterministic reconstructions, in the container of `X`.
+            Deterministic reconstructions, in the container of `X`; of a table, in
+            that of the training rows.
         """
         check_is_fitted(self)
         rows = self._validate(X, reset=False)
@@ -372,8 +400,7 @@ class BaseAutoencoder(
             Rows in the units, and the container, seen in `fit`.
         """
         check_is_fitted(self)
-        if not isinstance(n_samples, Integral) or n_samples < 1:
-            raise ValueError(f"n_samples must be an integer >= 1. Got {n_samples!r}.")
+        check_count("n_samples", n_samples)
         device = next(self._module.parameters()).device
         generator = draw_torch_generator(random_state, device)
         with self._inference():
@@ -407,10 +434,8 @@ class BaseAutoencoder(
             `n_samples` is given.
         """
         check_is_fitted(self)
-        if n_samples is not None and (
-            not isinstance(n_samples, Integral) or n_samples < 1
-        ):
-            raise ValueError(f"n_samples must be an integer >= 1. Got {n_samples!r}.")
+        if n_samples is not None:
+            check_count("n_samples", n_samples)
         return imputed(self, X, n_samples, random_state)
 
     def score(self, X: Any, y: Any = None) -> float:
@@ -443,140 +468,7 @@ class BaseAutoencoder(
         check_is_fitted(self)
         return summarize(self)
 
-    # -- inside ------------------------------------------------------------------------
-    @contextmanager
-    def _inference(self) -> Iterator[None]:
-        with limited_threads(), torch.inference_mode():
-            yield
-
-    @property
-    def _module(self) -> Any:
-        return self.net_.module_
-
-    def _restored(self, rows: Any) -> Any:
-        """Return rows in the container of the training rows."""
-        return rows if self._columns.kind == "table" else self._container.restore(rows)
-
-    def _in_container(self, values: Any, X: Any, rows: Any) -> Any:
-        """Return values in the container of `X`, in the type of its validated rows."""
-        container = Container.of(X)
-        if self._columns.kind != "table":
-            values = container.restore(values.astype(rows.dtype, copy=False))
-        if container.library == "pandas":
-            values.index = X.index
-        return values
-
-    def _encode_rows(self, X: Any) -> np.ndarray:
-        check_is_fitted(self)
-        return self._encode(self._validate(X, reset=False))
-
-    def _validate_codes(self, Z: Any) -> np.ndarray:
-        Z = check_array(
-            Z, dtype=[np.float64, np.float32], estimator=self, input_name="X"
-        )
-        if Z.shape[1] != self.n_components_:
-            raise ValueError(
-                f"X has {Z.shape[1]} features, but {type(self).__name__} is expecting "
-                f"{self.n_components_} components as input."
-            )
-        return Z
-
-    def _dataset(self, X: Any, rows: Any = None, **arrays: Any) -> RowDataset:
-        """Return validated rows, or rows already coded, as a dataset."""
-        parameter = next(self._module.parameters())
-        if rows is None:
-            if not self._columns.has_missing and not self._columns.tolerates_missing:
-                self._refuse_missing(X)
-            rows = self._columns.to_rows(X, _NUMPY_DTYPE[parameter.dtype])
-        return RowDataset(
-            self._columns, {**rows, **arrays}, parameter.dtype, parameter.device
-        )
-
-    def _refuse_missing(self, X: Any) -> None:
-        if self.missing_values == "mask" and has_missing(X):
-            raise ValueError(
-                f"Input X contains NaN, but the rows {type(self).__name__} was fitted "
-                "on had no missing cells. Impute them first, or fit on rows that have "
-                "some."
-            )
-
-    def _chunks(self, dataset: RowDataset, repeats: int = 1) -> Iterator[tuple]:
-        """Yield slices of rows and their batches, in bounded memory."""
-        size = max(1, min(4096, _CHUNK_FLOATS // (self._width * repeats)))
-        for start in range(0, len(dataset), size):
-            part = slice(start, min(start + size, len(dataset)))
-            yield part, dataset.take(part)
-
-    @property
-    def _width(self) -> int:
-        widths = self._architecture["hidden_layer_sizes"]
-        n_out = self._module.likelihood.n_outputs
-        return max(self.n_features_in_, self.n_components_, n_out, *widths)
-
-    def _encode(self, X: Any) -> np.ndarray:
-        folded = self._folded
-        if folded is not None and folded.is_current(self._module):
-            with self._inference():
-                codes = folded(X)
-            # A missing cell makes its code missing: the fewer numbers are looked at.
-            if np.isnan(codes).any():
-                self._refuse_missing(X)
-            return codes
-        dataset = self._dataset(X)
-        codes = np.empty((len(dataset), self.n_components_), dtype=self._dtype)
-        module = self._module
-        with self._inference():
-            for part, batch in self._chunks(dataset):
-                inputs = module.encoder_input(**batch)
-                codes[part] = module.posterior(inputs)[0].cpu().numpy()
-        return codes
-
-    def _output_dtype(self, X: Any) -> Any:
-        return (
-            X.dtype if isinstance(getattr(X, "dtype", None), np.dtype) else np.float64
-        )
-
-    @property
-    def _dtype(self) -> Any:
-        return _NUMPY_DTYPE[next(self._module.parameters()).dtype]
-
-    def _to_device(self, array: np.ndarray) -> torch.Tensor:
-        parameter = next(self._module.parameters())
-        return torch.as_tensor(np.array(array, dtype=self._dtype)).to(parameter.device)
-
-    def _decode_points(self, Z: np.ndarray) -> Any:
-        """Return the point estimate of the rows of codes, in their units."""
-        module, parts = self._module, []
-        size = max(1, _CHUNK_FLOATS // self._width)
-        with self._inference():
-            for start in range(0, len(Z), size):
-                raw = module.decode(self._to_device(Z[start : start + size]))
-                parts.append(self._columns.point(module.likelihood, raw))
-        return self._columns.joined(parts)
-
-    def _draw_rows(
-        self,
-        z: torch.Tensor,
-        generator: torch.Generator,
-        n: int | None = None,
-        told: np.ndarray | None = None,
-    ) -> Any:
-        """Draw the rows of codes from the likelihood, in their units, and keep n."""
-        module, parts = self._module, []
-        folded = FoldedDecoder.of(module, self._columns)
-        if folded is not None:
-            return folded.draw(z, generator)
-        order = self._columns.order(z)
-        z = z if order is None else z[order]
-        for chunk in z.split(max(1, _CHUNK_FLOATS // self._width)):
-            raw = module.decode(chunk)
-            parts.append(self._columns.draw(module.likelihood, raw, generator))
-        drawn = rows = np.concatenate(parts)
-        if order is not None:
-            rows = np.empty_like(drawn)
-            rows[order.cpu().numpy()] = drawn
-        return self._columns.drawn(rows, generator, n, told=told)
-
+    # -- what a subclass does ----------------------------------------------------------
     def _draw_codes(self, n: int, generator: torch.Generator) -> torch.Tensor:
         raise NotImplementedError
 
@@ -595,6 +487,3 @@ class BaseAutoencoder(
     def _condition_arrays(self, y: Any, rows: Any, *, reset: bool) -> dict[str, Any]:
         """Return what training rows carry beside their columns."""
         return {}
-
-
-_NUMPY_DTYPE = {torch.float64: np.float64, torch.float32: np.float32}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,6 +12,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from skvae._conditions import Conditions, spread_labels
 from skvae._docs import estimator
+from skvae._passes import check_count
 from skvae._random import draw_torch_generator
 from skvae._vae import VAE
 
@@ -214,8 +214,7 @@ class ConditionalVAE(VAE):
             If a label is not among `classes_`.
         """
         check_is_fitted(self)
-        if not isinstance(n_samples, Integral) or n_samples < 1:
-            raise ValueError(f"n_samples must be an integer >= 1. Got {n_samples!r}.")
+        check_count("n_samples", n_samples)
         n = int(n_samples)
         rng = check_random_state(random_state)
         if y is None:

@@ -144,5 +144,6 @@ class ContractiveAutoencoder(DeterministicMixin, BaseAutoencoder):
         terms: tuple = (NegativeLogLikelihood(),)
         if self.alpha > 0:
             terms += (Contraction(weight=self.alpha, method=self.jacobian),)
-        tied = self.tied_weights and self.encoder is None and self.decoder is None
-        return Recipe(terms=terms, code_activation=self.code_activation, tied=tied)
+        return Recipe(
+            terms=terms, code_activation=self.code_activation, tied=self.tied_weights
+        )

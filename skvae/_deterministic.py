@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 import torch
+from sklearn import config_context
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from sklearn.utils.validation import check_is_fitted
 
@@ -121,11 +124,7 @@ class DeterministicMixin:
     def _finish(self: Any, dataset: Any) -> None:
         """Keep what samples need: residual variance, some codes."""
         columns, module = self._columns, self._module
-        rows: Any = slice(None)
-        if len(dataset) > _MAX_CODES:
-            rng = np.random.RandomState(self.evaluation_seed_)
-            rows = np.sort(rng.choice(len(dataset), _MAX_CODES, replace=False))
-        batch = dataset.take(rows)
+        batch = dataset.take(self._some_rows(len(dataset), _MAX_CODES))
         module.eval()
         out = module(**batch)
         self._codes = out.mean.cpu().numpy()
@@ -187,7 +186,11 @@ class DeterministicMixin:
         if len(codes) < 2:
             k = codes.shape[1]
             return np.ones(1), codes, np.zeros((1, k, k))
-        mixture.fit(codes / spread)
+        # k-means has no array-API version; these are NumPy arrays whatever X was.
+        with warnings.catch_warnings(), config_context(array_api_dispatch=False):
+            # Fewer distinct codes than components are drawn from all the same.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            mixture.fit(codes / spread)
         roots = np.linalg.cholesky(mixture.covariances_) * spread[:, None]
         return mixture.weights_, mixture.means_ * spread, roots
 
@@ -204,6 +207,10 @@ class DeterministicMixin:
         module = self._module
         sd = np.sqrt(self._residual_variance)
         scale = torch.as_tensor(sd, dtype=z.dtype, device=z.device)
-        mean = module.likelihood.mean(module.decode(z))
-        noise = torch.empty_like(mean).normal_(generator=generator)
-        return self._columns.from_scaled((mean + scale * noise).cpu().numpy())
+        parts = []
+        for chunk in z.split(self._chunk_rows()):
+            mean = module.likelihood.mean(module.decode(chunk))
+            noise = torch.empty_like(mean).normal_(generator=generator)
+            rows = (mean + scale * noise).cpu().numpy()
+            parts.append(self._columns.from_scaled(rows))
+        return np.concatenate(parts)

@@ -24,6 +24,7 @@ from skvae._defaults import (
     table_components,
     training_plan,
 )
+from skvae._devices import device_of
 from skvae._inference import FoldedEncoder
 from skvae._layerwise import check_stackable, start_layerwise
 from skvae._learned_prior import (
@@ -70,31 +71,6 @@ _SPREAD = 0.5
 _SMOOTHING_START, _SMOOTHING_DECODER = 1.0, 3.0
 # Rounds of that mixture: later ones fit it to the training rows, not to others.
 _START_ROUNDS = 30
-
-
-def device_of(name: Any) -> torch.device:
-    """Resolve the `device` parameter, or say what is wrong with it."""
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(
-            f"Invalid device={name!r}: it must be 'auto', 'cpu', 'cuda', 'cuda:1', "
-            "'mps' or another name torch.device takes."
-        ) from error
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not available.get(device.type, True):
-        raise ValueError(
-            f"device={name!r} was requested but {device.type.upper()} is not "
-            "available on this machine. Use device='cpu' or device='auto'."
-        )
-    return device
 
 
 class _ColumnNoise:
@@ -150,6 +126,8 @@ class Fitting:
             est._container = container
             est._columns = self._fit_columns(X)
         columns = est._columns
+        if self.go_on:
+            est._refuse_missing(X)
         self.dtype = self._dtype(X)
         arrays = columns.to_rows(X, _NAME[self.dtype])
         extra = est._condition_arrays(self.y, arrays, reset=not self.go_on)
@@ -197,6 +175,9 @@ class Fitting:
         self.hidden = tuple(int(h) for h in hidden)
 
     def _multiply_adds(self) -> float:
+        """Return the work of a step; that of own networks is not known beforehand."""
+        if self.estimator.encoder is not None or self.estimator.decoder is not None:
+            return math.inf
         widths = [self.estimator.n_features_in_, *self.hidden]
         return 2.0 * 128 * sum(a * b for a, b in pairwise(widths))
 
@@ -207,7 +188,7 @@ class Fitting:
             self._resolve_hidden((256, 256))
             self.heads: dict[int, str] = {}
             if isinstance(getattr(est, "likelihood", None), dict):
-                names = [str(name) for name in getattr(X, "columns", [])]
+                names = list(getattr(X, "columns", []))
                 names = names or [f"x{j}" for j in range(X.shape[1])]
                 self.heads = chosen_heads(est.likelihood, names)
             declared = with_categories(est.categorical_features, self.heads)
@@ -250,6 +231,7 @@ class Fitting:
     # -- building ----------------------------------------------------------------------
     def _build(self, dataset: RowDataset, train: np.ndarray) -> None:
         est, recipe = self.estimator, self.recipe
+        self._check_tied()
         table = self._table_architecture(len(train))
         est.n_components_ = code_width(est, recipe, table.get("sizes", []))
         arch = Architecture(
@@ -284,6 +266,22 @@ class Fitting:
         if est.init == "layerwise":
             check_stackable(self.module)
         self._start(dataset, train)
+
+    def _check_tied(self) -> None:
+        est = self.estimator
+        own = [
+            name for name in ("encoder", "decoder") if getattr(est, name) is not None
+        ]
+        if self.recipe.tied and own:
+            raise ValueError(
+                f"tied_weights=True needs {own[0]}=None: the decoder is the transpose "
+                "of the default encoder."
+            )
+        if self.recipe.tied and est._columns.kind == "table":
+            raise ValueError(
+                "tied_weights=True needs numeric rows: a table is decoded into "
+                "probabilities, which no encoder takes. Use tied_weights=False."
+            )
 
     def _table_architecture(self, n: int) -> dict[str, Any]:
         columns = self.estimator._columns

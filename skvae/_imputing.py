@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
@@ -50,6 +51,11 @@ def imputed(estimator: Any, X: Any, n_samples: int | None, random_state: Any) ->
     filled : array, DataFrame or list of them
         Completed rows.
     """
+    if sp.issparse(X):
+        raise TypeError(
+            "Sparse data was passed for X, but complete rows are dense. Use "
+            "'.toarray()' to convert to a dense numpy array."
+        )
     rows = estimator._validate(X, reset=False)
     cells = missing_cells(X if estimator._columns.kind == "table" else rows)
     source = X if estimator._columns.kind == "table" else rows

@@ -14,6 +14,7 @@ import torch
 
 from skvae._build import Architecture, build_module, resolved_terms
 from skvae._conditions import Conditions
+from skvae._devices import is_available
 from skvae._inference import FoldedEncoder
 from skvae._plan import TrainingPlan
 from skvae._random import torch_generator
@@ -108,11 +109,7 @@ def _without_accelerator(net_params: dict[str, Any] | None) -> dict[str, Any] | 
 
 
 def _available(device: str) -> str:
-    kind = torch.device(device).type
-    missing = (kind == "cuda" and not torch.cuda.is_available()) or (
-        kind == "mps" and not torch.backends.mps.is_available()
-    )
-    if not missing:
+    if is_available(torch.device(device).type):
         return device
     warnings.warn(
         f"The model was trained on device={device!r}, which is not available here: "

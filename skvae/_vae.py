@@ -16,6 +16,7 @@ from skvae._compat import Interval, StrOptions
 from skvae._docs import estimator
 from skvae._imputing import drawn_given
 from skvae._module import log_mean_exp
+from skvae._passes import check_count
 from skvae._random import draw_torch_generator, torch_generator
 from skvae.objectives import KLDivergence, NegativeLogLikelihood
 from skvae.priors import normal_kl
@@ -259,6 +260,7 @@ class VAE(BaseAutoencoder):
         self, X: Any, n_importance_samples: int, **arrays: np.ndarray
     ) -> np.ndarray:
         """Return the bound of each validated row, given what else it carries."""
+        check_count("n_importance_samples", n_importance_samples)
         arrays = {name: a.astype(self._dtype) for name, a in arrays.items()}
         dataset, module = self._dataset(X, **arrays), self._module
         noise = self._shared_noise(n_importance_samples)
@@ -290,8 +292,7 @@ class VAE(BaseAutoencoder):
         if columns.kind == "numeric":
             self.center_, self.scale_ = columns.center, columns.scale
         self.noise_ = self._architecture["noise"]
-        rows = slice(0, min(len(dataset), _MAX_DIAGNOSED))
-        batch = dataset.take(rows)
+        batch = dataset.take(self._some_rows(len(dataset), _MAX_DIAGNOSED))
         module.eval()
         inputs = module.encoder_input(**batch)
         mean, log_var = module.posterior(inputs)
@@ -353,8 +354,7 @@ class VAE(BaseAutoencoder):
         if given is None:
             return super().sample(n_samples, random_state)
         check_is_fitted(self)
-        if not isinstance(n_samples, Integral) or n_samples < 1:
-            raise ValueError(f"n_samples must be an integer >= 1. Got {n_samples!r}.")
+        check_count("n_samples", n_samples)
         if self._columns.kind != "table":
             raise ValueError(
                 "given needs a model with likelihood='table', this one has "

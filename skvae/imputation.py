@@ -11,11 +11,11 @@ from sklearn.base import (
     MetaEstimatorMixin,
     OneToOneFeatureMixin,
     TransformerMixin,
-    clone,
 )
 from sklearn.utils.validation import check_is_fitted
 
 from skvae._compat import HasMethods, fit_context, num_samples
+from skvae._inner import InnerMixin
 from skvae._table import has_categories
 from skvae._vae import VAE
 
@@ -26,7 +26,11 @@ _STEPS, _BATCH, _MAX_EPOCHS = 1300, 128, 150
 
 
 class AutoencoderImputer(
-    OneToOneFeatureMixin, TransformerMixin, MetaEstimatorMixin, BaseEstimator
+    InnerMixin,
+    OneToOneFeatureMixin,
+    TransformerMixin,
+    MetaEstimatorMixin,
+    BaseEstimator,
 ):
     """Fill missing cells with what an autoencoder expects of them.
 
@@ -120,19 +124,7 @@ class AutoencoderImputer(
                 "Sparse data was passed for X, but dense data is required. Use "
                 "'.toarray()' to convert to a dense numpy array."
             )
-        estimator = (
-            self._default(X) if self.estimator is None else clone(self.estimator)
-        )
-        if self.random_state is not None and (
-            estimator.get_params(deep=False).get("random_state", 0) is None
-        ):
-            estimator.set_params(random_state=self.random_state)
-        self.estimator_ = estimator.fit(X)
-        self.n_features_in_ = estimator.n_features_in_
-        if hasattr(estimator, "feature_names_in_"):
-            self.feature_names_in_ = estimator.feature_names_in_
-        elif hasattr(self, "feature_names_in_"):
-            del self.feature_names_in_
+        self._keep(self._fitted_inner(X))
         return self
 
     @staticmethod

@@ -6,10 +6,11 @@ from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from skvae._compat import HasMethods, Interval, StrOptions, fit_context, num_samples
+from skvae._inner import InnerMixin
 from skvae._table import has_categories, has_integers, has_missing
 from skvae._vae import VAE
 
@@ -21,7 +22,9 @@ _FENCE = 3.5
 _STEPS, _BATCH = 300, 128
 
 
-class AutoencoderOutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
+class AutoencoderOutlierDetector(
+    InnerMixin, OutlierMixin, MetaEstimatorMixin, BaseEstimator
+):
     r"""Detect outliers by the score of an autoencoder's rows.
 
     Rows are ranked by ``score_samples`` of the fitted estimator: a bound of the
@@ -120,20 +123,9 @@ class AutoencoderOutlierDetector(OutlierMixin, MetaEstimatorMixin, BaseEstimator
         self : object
             The fitted detector.
         """
-        if self.estimator is None:
-            estimator = self._default(X)
-        else:
-            estimator = clone(self.estimator)
-        if self.random_state is not None and (
-            estimator.get_params(deep=False).get("random_state", 0) is None
-        ):
-            estimator.set_params(random_state=self.random_state)
-        estimator.fit(X)
+        estimator = self._fitted_inner(X)
         scores = estimator.score_samples(X)
-        self.estimator_ = estimator
-        self.n_features_in_ = estimator.n_features_in_
-        if hasattr(estimator, "feature_names_in_"):
-            self.feature_names_in_ = estimator.feature_names_in_
+        self._keep(estimator)
         if self.contamination == "auto":
             median = np.median(scores)
             deviation = np.median(np.abs(scores - median)) / 0.6745

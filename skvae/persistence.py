@@ -75,6 +75,11 @@ def save(estimator: Any, path: str | PathLike[str]) -> None:
     True
     """
     save_file = _safetensors("save_file")
+    if _CLASSES.get(type(estimator).__name__) is not type(estimator):
+        raise TypeError(
+            f"save writes {sorted(_CLASSES)}. Got {type(estimator).__name__}, which "
+            "load could not make again. Use pickle."
+        )
     check_is_fitted(estimator)
     tensors: dict[str, np.ndarray] = {}
     state = _encoded(estimator.__getstate__(), tensors, type(estimator).__name__)

@@ -19,7 +19,7 @@ LAYERS = (
     "_deterministic",
     "_base",
     "_fitting _state",
-    "_latent",
+    "_latent _passes",
     "_training",
     "_course",
     "_build _step",
@@ -31,7 +31,7 @@ LAYERS = (
     "_excluded",
     "objectives likelihoods corruptions priors _table _table_heads",
     "_fused _mixture_density _optimizer _plan _rows",
-    "_random _docs _compat _threads _summary",
+    "_random _docs _compat _threads _summary _inner _devices",
 )
 SIDEWAYS = {("_conditional_vae", "_vae"), ("metrics", "inspection")}
 

@@ -8,6 +8,7 @@ from skvae._table._frames import (
     has_categories,
     has_integers,
     has_missing,
+    library_of,
     missing_cells,
 )
 from skvae._table._given import codes_given
@@ -25,6 +26,7 @@ __all__ = [
     "has_categories",
     "has_integers",
     "has_missing",
+    "library_of",
     "missing_cells",
     "mixture_log_prob",
     "one_hot",

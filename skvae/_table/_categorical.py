@@ -171,7 +171,7 @@ class CategoryColumn(UnorderedCodes):
 
     def codes_of(self, value: Any) -> np.ndarray:
         """Return the code a condition on this column admits."""
-        if value is None or value != value:
+        if pd.isna(value):
             if not self.has_missing:
                 raise ValueError(f"Column {self.name!r} has no missing cells.")
             return np.array([self.missing_code])
@@ -185,7 +185,7 @@ class CategoryColumn(UnorderedCodes):
 
     def exact(self, value: Any) -> Any:
         """Return the level a condition asks for, None for a missing cell."""
-        if value is None or value != value:
+        if pd.isna(value):
             return None
         return self.levels[int(self._index.get_indexer([value])[0])]
 

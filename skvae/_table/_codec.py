@@ -96,9 +96,9 @@ class TableCodec(CodeLayout):
         self.sums: list[Sum] = []
         self.date_parts: list[DatePart] = []
         self.library: str | None = None
-        self.names: list[str] = []
+        self.names: list[Any] = []
         self.dtypes: list[str] = []
-        self.categories: dict[str, Any] = {}
+        self.categories: list[dict[str, Any] | None] = []
 
     # -- learning ----------------------------------------------------------------------
     def fit(self, X: Any) -> TableCodec:
@@ -116,7 +116,7 @@ class TableCodec(CodeLayout):
         """
         self.library = library_of(X)
         frame = self._frame(X)
-        self.names = [str(name) for name in frame.columns]
+        self.names = list(frame.columns)
         if len(set(self.names)) < len(self.names):
             raise ValueError(f"Expected unique column names, got {self.names}.")
         kinds = X.dtypes if self.library else [np.asarray(X).dtype] * frame.shape[1]
@@ -470,21 +470,17 @@ class TableCodec(CodeLayout):
             return np.column_stack(
                 [np.asarray(v, dtype=np.float64) for v in values]
             ).astype(kind if kind.kind == "f" else np.float64)
-        for j, cells in enumerate(values):
-            column = self.column_as_it_came(j)
-            if isinstance(column, TimeColumn):
-                values[j] = column.as_they_came(cells)
-        series = {
-            name: self._typed(v, name, dtype)
-            for name, v, dtype in zip(self.names, values, self.dtypes, strict=True)
-        }
+        series = {name: self._typed(values[j], j) for j, name in enumerate(self.names)}
         frame = pd.DataFrame(series)
         types = dict(zip(self.names, self.dtypes, strict=True))
         return from_pandas(frame, self.library, types)
 
-    def _typed(self, values: Any, name: str, dtype: str) -> Any:
-        if name in self.categories:
-            known = self.categories[name]
+    def _typed(self, values: Any, j: int) -> Any:
+        column = self.column_as_it_came(j)
+        dtype, known = self.dtypes[j], self.categories[j]
+        if isinstance(column, TimeColumn):
+            values = column.as_they_came(values)
+        if known is not None:
             levels = pd.Index(known["values"]).astype(known["dtype"])
             kind = pd.CategoricalDtype(levels, ordered=known["ordered"])
             return pd.Series(values, dtype=object).astype(kind)

@@ -359,20 +359,21 @@ def polars_like(values: Any, dtype: str) -> pd.Series:
     return pd.Series(values)
 
 
-def declared_categories(frame: pd.DataFrame) -> dict[str, Any]:
-    """Return the levels, their order and type of columns of type "category"."""
-    return {
-        name: {
+def declared_categories(frame: pd.DataFrame) -> list[dict[str, Any] | None]:
+    """Return levels, their order and type of each column of type "category"."""
+    return [
+        {
             "values": frame[name].cat.categories.tolist(),
             "ordered": bool(frame[name].cat.ordered),
             "dtype": str(frame[name].cat.categories.dtype),
         }
-        for name in frame.columns
         if isinstance(frame[name].dtype, pd.CategoricalDtype)
-    }
+        else None
+        for name in frame.columns
+    ]
 
 
-def declared_features(frame: pd.DataFrame, wanted: Any) -> set[str]:
+def declared_features(frame: pd.DataFrame, wanted: Any) -> set[Any]:
     """Return the names of the columns that `categorical_features` asks for."""
     if isinstance(wanted, str):
         return set()

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy.special import ndtri
 
 from skvae._table._digits import Digits, all_decimals
@@ -268,7 +269,7 @@ class NumericColumn:
     def exact(self, value: Any) -> float:
         """Return the number a condition asks for, NaN for a missing cell."""
         try:
-            return math.nan if value is None else float(value)
+            return math.nan if value is None or value is pd.NA else float(value)
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"Column {self.name!r} is numeric; got the condition {value!r}."

@@ -1,0 +1,215 @@
+"""One test for each mistake found by reading or using the package."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from sklearn.base import clone
+
+from skvae import (
+    VAE,
+    AutoencoderTransformer,
+    ConditionalVAE,
+    ContractiveAutoencoder,
+    DenoisingAutoencoder,
+)
+from skvae.imputation import AutoencoderImputer
+from skvae.outliers import AutoencoderOutlierDetector
+from skvae.persistence import save
+
+TIED = [AutoencoderTransformer, DenoisingAutoencoder, ContractiveAutoencoder]
+
+
+@pytest.fixture
+def X():
+    X = np.random.default_rng(0).normal(size=(120, 4))
+    X[:, 1] += X[:, 0]
+    return X
+
+
+@pytest.fixture
+def with_gap(X):
+    X = X.copy()
+    X[3, 1] = np.nan
+    return X
+
+
+def _quick(kind, **parameters):
+    return kind(2, max_iter=2, random_state=0, **parameters)
+
+
+# -- names -----------------------------------------------------------------------------
+@pytest.mark.parametrize("names", [[0, 1, 2], [("a", 1), ("a", 2), ("b", 1)]])
+def test_column_names_need_not_be_text(X, with_gap, names):
+    frame = pd.DataFrame(with_gap[:, :3], columns=pd.Index(names))
+    frame[names[2]] = pd.Categorical(np.where(X[:, 2] > 0, "up", "down"))
+    model = _quick(VAE).fit(frame)
+    filled = model.impute(frame)
+    assert list(filled.columns) == names
+    assert not filled.isna().to_numpy().any()
+    rows = model.sample(5, given={names[2]: "up"}, random_state=0)
+    assert list(rows.columns) == names
+    assert list(rows.dtypes) == list(frame.dtypes)
+    assert (rows[names[2]] == "up").all()
+    again = pd.DataFrame(model.reconstruct(frame))
+    assert list(again.columns) == names
+
+
+def test_names_that_are_numbers_survive_a_file(with_gap, tmp_path):
+    pytest.importorskip("safetensors")
+    from skvae.persistence import load
+
+    model = _quick(VAE).fit(pd.DataFrame(with_gap))
+    save(model, tmp_path / "model.safetensors")
+    rows = load(tmp_path / "model.safetensors").sample(3, random_state=0)
+    pd.testing.assert_frame_equal(rows, model.sample(3, random_state=0))
+
+
+def test_a_detector_forgets_the_names_of_an_earlier_fit(X):
+    detector = AutoencoderOutlierDetector(_quick(VAE))
+    detector.fit(pd.DataFrame(X, columns=list("abcd")))
+    assert list(detector.feature_names_in_) == list("abcd")
+    assert not hasattr(detector.fit(X), "feature_names_in_")
+
+
+@pytest.mark.parametrize("outer", [AutoencoderImputer, AutoencoderOutlierDetector])
+def test_the_outer_seed_is_for_an_inner_estimator_without_one(X, outer):
+    inner = VAE(2, max_iter=1)
+    assert outer(inner, random_state=3).fit(X).estimator_.random_state == 3
+    inner.set_params(random_state=5)
+    assert outer(inner, random_state=3).fit(X).estimator_.random_state == 5
+    assert inner.random_state == 5
+
+
+# -- missing cells and sparse rows -----------------------------------------------------
+@pytest.mark.parametrize("kind", [AutoencoderTransformer, VAE])
+def test_sparse_rows_with_gaps_are_refused(X, kind):
+    rows = sp.csr_array(np.where(X > 0, X, 0))
+    gaps = rows.copy()
+    gaps.data[5] = np.nan
+    with pytest.raises(ValueError, match=r"Sparse input X contains NaN.*toarray"):
+        _quick(kind).fit(gaps)
+    model = _quick(kind).fit(rows)
+    with pytest.raises(ValueError, match=r"Sparse input X contains NaN.*toarray"):
+        model.transform(gaps)
+    with pytest.raises(TypeError, match="complete rows are dense"):
+        model.impute(gaps)
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"likelihood": "table"}, {"categorical_features": [0]}]
+)
+def test_a_sparse_table_is_refused(X, parameters):
+    with pytest.raises(TypeError, match="needs dense data"):
+        _quick(VAE, **parameters).fit(sp.csr_array(X))
+
+
+@pytest.mark.parametrize("kind", [AutoencoderTransformer, VAE])
+def test_gaps_that_come_later_are_refused(X, with_gap, kind):
+    model = _quick(kind, warm_start=True).fit(X)
+    codes = model.transform(X)
+    for go_on in (model.fit, model.partial_fit):
+        with pytest.raises(ValueError, match="had no missing cells"):
+            go_on(with_gap)
+    np.testing.assert_array_equal(model.transform(X), codes)
+
+
+# -- parameters ------------------------------------------------------------------------
+@pytest.mark.parametrize("empty", [[], [False] * 4, np.zeros(4, dtype=bool)])
+@pytest.mark.parametrize("kind", [AutoencoderTransformer, VAE])
+def test_no_categorical_features_make_no_table(X, kind, empty):
+    model = _quick(kind, categorical_features=empty).fit(X)
+    assert model.likelihood_ == "gaussian"
+
+
+def test_categories_beside_a_likelihood_of_numbers_are_refused(X):
+    model = _quick(VAE, likelihood="gaussian", categorical_features=[3])
+    with pytest.raises(ValueError, match=r"\[3\] needs likelihood='auto' or 'table'"):
+        model.fit(X)
+
+
+@pytest.mark.parametrize("count", [0, 2.5, "many"])
+def test_importance_samples_are_counted(X, count):
+    vae = _quick(VAE).fit(X)
+    labelled = _quick(ConditionalVAE).fit(X, X[:, 0] > 0)
+    for model in (vae, labelled):
+        with pytest.raises(ValueError, match="n_importance_samples must be an integer"):
+            model.score_samples(X, n_importance_samples=count)
+
+
+@pytest.mark.parametrize("kind", TIED)
+@pytest.mark.parametrize("name", ["encoder", "decoder"])
+def test_tied_weights_need_the_own_networks(X, kind, name):
+    from torch import nn
+
+    model = _quick(kind, tied_weights=True, **{name: nn.Linear})
+    with pytest.raises(ValueError, match=f"tied_weights=True needs {name}=None"):
+        model.fit(X)
+
+
+@pytest.mark.parametrize("kind", TIED)
+def test_tied_weights_need_numbers(X, kind):
+    frame = pd.DataFrame(X).assign(label=np.where(X[:, 0] > 0, "up", "down"))
+    frame.columns = frame.columns.astype(str)
+    with pytest.raises(ValueError, match="tied_weights=True needs numeric rows"):
+        _quick(kind, tied_weights=True).fit(frame)
+
+
+def test_a_missing_value_that_nobody_has_seen_cannot_be_given(X):
+    frame = pd.DataFrame({"x": X[:, 0], "label": np.where(X[:, 0] > 0, "up", "down")})
+    model = _quick(VAE).fit(frame)
+    for given in ({"label": pd.NA}, {"x": pd.NA}):
+        with pytest.raises(ValueError, match="has no missing cells"):
+            model.sample(1, given=given, random_state=0)
+
+
+# -- results ---------------------------------------------------------------------------
+def test_diagnostics_do_not_depend_on_the_order_of_rows():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(6000, 1)) + 0.3 * rng.normal(size=(6000, 5))
+    X[:5000] *= 0.001
+    model = VAE(1, max_iter=0, random_state=0).fit(X)
+    mean, sd = model.transform(X, return_std=True)
+    own = 0.5 * (mean**2 + sd**2 - 1 - 2 * np.log(sd)).mean()
+    assert model.kl_per_component_[0] == pytest.approx(own, rel=0.05)
+
+
+def test_few_distinct_rows_are_sampled_without_a_warning():
+    rows = np.repeat(np.random.default_rng(0).normal(size=(3, 4)), 80, axis=0)
+    model = AutoencoderTransformer(2, max_iter=1, random_state=0).fit(rows)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isfinite(model.sample(20, random_state=0)).all()
+
+
+def test_large_samples_come_in_chunks(monkeypatch):
+    from skvae import _passes
+
+    X = np.random.default_rng(0).normal(size=(100, 4)).astype(np.float32)
+    model = AutoencoderTransformer(2, max_iter=1, random_state=0).fit(X)
+    whole = model.sample(1000, random_state=0)
+    monkeypatch.setattr(_passes, "_CHUNK_FLOATS", 1 << 14)
+    parts = model.sample(1000, random_state=0)
+    assert model._chunk_rows() < 1000
+    assert parts.shape == whole.shape
+    np.testing.assert_allclose(parts.std(0), whole.std(0), rtol=0.2)
+
+
+def test_a_table_of_polars_rebuilds_pandas_rows(X):
+    pl = pytest.importorskip("polars")
+    frame = pd.DataFrame({"x": X[:, 0], "label": np.where(X[:, 0] > 0, "up", "down")})
+    model = _quick(VAE).fit(pl.DataFrame(frame.to_dict("list")))
+    assert isinstance(model.reconstruct(frame), pl.DataFrame)
+
+
+class Own(AutoencoderTransformer):
+    """An estimator of somebody else."""
+
+
+def test_a_file_is_written_only_if_it_can_be_read(X, tmp_path):
+    pytest.importorskip("safetensors")
+    model = clone(Own(2, max_iter=1, random_state=0)).fit(X)
+    with pytest.raises(TypeError, match="Got Own, which load could not make again"):
+        save(model, tmp_path / "own.safetensors")
