@@ -11,10 +11,16 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from skvae._conditions import Conditions, spread_labels
-from skvae._docs import estimator
+from skvae._docs import estimator, with_parameter
 from skvae._passes import check_count
 from skvae._random import draw_torch_generator
 from skvae._vae import VAE
+
+_CONDITIONS = """
+y : array-like or DataFrame of shape (n_samples,) or (n_samples, n_conditions)
+    Conditions of the rows, which must be given: classes, numbers, or several columns.
+    Rows whose class is marked -1, NaN or None have no label.
+"""
 
 
 def _has_classes(model: Any) -> bool:
@@ -140,6 +146,9 @@ class ConditionalVAE(VAE):
         # Not a classifier, but it has `predict_proba`, and for any number of classes.
         tags.classifier_tags = ClassifierTags()
         return tags
+
+    fit = with_parameter(VAE.fit, "y", _CONDITIONS)
+    partial_fit = with_parameter(VAE.partial_fit, "y", _CONDITIONS)
 
     # -- conditions --------------------------------------------------------------------
     @property

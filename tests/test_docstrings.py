@@ -117,3 +117,10 @@ def test_documented_parameters_are_those_of_the_constructor(path):
     for field in fields:
         assert f"{field} : " in documented, field
     assert "%(" not in documented
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_only_a_conditional_model_asks_for_y(method):
+    asks = "    Conditions of the rows, which must be given"
+    assert asks in getattr(skvae.ConditionalVAE, method).__doc__
+    assert "y : None\n" in inspect.getdoc(getattr(skvae.VAE, method))
