@@ -24,7 +24,7 @@ class AutoencoderTransformer(DeterministicMixin, BaseAutoencoder):
     over the scaled rows :math:`x_i`, with the penalty :math:`\Omega` chosen by
     `penalty`. At the start the linear paths are the principal components and the
     networks end in zeros, so training can only add what PCA cannot see; the weights
-    with the best held-out loss are kept, the start included.
+    with the lowest held-out loss are kept, the start included.
 
     Use it where PCA loses too much at a small number of components. Where the
     likelihood of a row or the uncertainty of its code matters, use :class:`VAE`.

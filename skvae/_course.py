@@ -115,6 +115,7 @@ class Course:
             self.last_better = done
         self.best_loss = min(self.best_loss, self.last_valid)
         as_good = self.last_valid == self.best_loss
+        # Of weights that chance cannot tell apart the last are kept.
         if self.slack and self.last_valid <= self.best_loss + self.slack:
             as_good |= self.last_valid <= net.start_loss_
         if as_good:
@@ -166,7 +167,7 @@ class Course:
             del history[-1]
 
     def keep_best(self) -> None:
-        """Leave the best held-out weights in the module."""
+        """Leave the weights kept in the module."""
         if self.valid is not None:
             self._restore(self.best)
         self.net.best_epoch_ = self.best["epoch"]

@@ -50,9 +50,10 @@ max_iter : int or "auto", default="auto"
 """,
     "early_stopping": """
 early_stopping : bool, default=True
-    Whether to hold rows out, keep the weights with the best held-out loss (the
-    start included), and stop when it no longer improves. Below 50 rows none are
-    held out.
+    Whether to hold rows out, keep the weights with the lowest held-out loss (the
+    start included), and stop when it no longer improves. For tables the last
+    weights are kept whose loss is within a standard error of the lowest, and not
+    above the start's. Below 50 rows none are held out.
 """,
     "validation_fraction": """
 validation_fraction : float, default=0.1
@@ -60,8 +61,8 @@ validation_fraction : float, default=0.1
 """,
     "n_iter_no_change": """
 n_iter_no_change : int or "auto", default="auto"
-    Epochs without a better held-out loss before training stops. ``"auto"`` is a
-    fifth of ``max_iter``.
+    Epochs without a better held-out loss (for tables, without one worth keeping)
+    before training stops. ``"auto"`` is a fifth of ``max_iter``, and at least 5.
 """,
     "warm_start": """
 warm_start : bool, default=False
@@ -245,7 +246,8 @@ validation_loss_curve_ : list of float or None
 """,
     "best_loss_": """
 best_loss_ : float or None
-    Best held-out loss, that of the weights kept.
+    Held-out loss of the weights kept: the lowest, or for a table one within a
+    standard error of it.
 """,
     "baseline_loss_": """
 baseline_loss_ : float or None

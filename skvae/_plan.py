@@ -31,8 +31,9 @@ class TrainingPlan:
     tol : float
         Relative improvement that counts as better.
     standard_errors : float
-        Held-out losses this many standard errors above the best count as no worse,
-        so that of weights chance cannot tell apart those trained longest are kept.
+        Held-out losses this many standard errors above the best count as no worse
+        while they are not above the start's, so that of weights chance cannot tell
+        apart those trained longest are kept.
     """
 
     max_iter: int

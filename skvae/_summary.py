@@ -62,7 +62,7 @@ def _training(model: Any) -> list[tuple[str, Any]]:
             entries.append(("training loss, nats a row", model.loss_curve_[-1]))
         return entries
     entries += [
-        ("best epoch", _best_epoch(model)),
+        ("epoch kept", _epoch_kept(model)),
         ("held-out loss at the start, nats a row", model.baseline_loss_),
         ("held-out loss kept, nats a row", model.best_loss_),
         ("gain, nats a row", model.baseline_loss_ - model.best_loss_),
@@ -70,7 +70,7 @@ def _training(model: Any) -> list[tuple[str, Any]]:
     return entries
 
 
-def _best_epoch(model: Any) -> int:
+def _epoch_kept(model: Any) -> int:
     """Return the epoch of the weights kept, 0 for the start."""
     curve = model.validation_loss_curve_ or []
     return curve.index(model.best_loss_) + 1 if model.best_loss_ in curve else 0
@@ -111,7 +111,7 @@ def _hints(model: Any) -> list[str]:
                 "these rows support. Try other n_components, or a smaller "
                 "learning_rate_init."
             )
-        elif _best_epoch(model) >= 0.99 * model.max_iter_:
+        elif _epoch_kept(model) >= 0.99 * model.max_iter_:
             hints.append(
                 "The loss still fell at the last epoch: raise "
                 f"max_iter={model.max_iter_}."
