@@ -194,10 +194,11 @@ n_importance_samples : int, default=1
 prior : {"auto", "normal", "mixture", "vamp"}, default="auto"
     Family of :math:`p(z)`: standard normal; a mixture of normals learned with the
     model, fitted to the codes at the start; or a mixture of the posteriors of learned
-    pseudo-rows (VampPrior, Tomczak and Welling 2018). ``"auto"`` is a mixture, and
-    normal beside `beta`, `free_bits` or an own network, and with ``init="random"``
-    or ``max_iter=0``. After training a mixture is fitted to the codes once more and
-    kept if that raises the bound of held-out rows; not for tables.
+    pseudo-rows (VampPrior, Tomczak and Welling 2018). ``"auto"`` is normal with
+    ``init="random"``, and otherwise a mixture: for tables always, for other rows
+    without `beta`, `free_bits`, an own network and ``max_iter=0``. After training a
+    mixture is fitted to the codes once more and kept if that raises the bound of
+    held-out rows; not for tables.
 """,
 }
 
