@@ -82,8 +82,8 @@ class LatentMixin:
         -------
         losses : ndarray of shape (n_samples, n_features)
             Minus the log-likelihood of each scaled cell at the mean of the code, in
-            nats; half the squared error for a deterministic autoencoder. Zero for
-            missing cells.
+            nats; for numbers in a deterministic autoencoder half the squared error
+            plus log(2 pi) / 2. Zero for missing cells.
         """
         check_is_fitted(self)
         dataset = self._dataset(self._validate(X, reset=False))

@@ -347,9 +347,9 @@ class VAE(BaseAutoencoder):
 
         Notes
         -----
-        Up to 4096 rows of a table are picked from two to eight times as many, such
-        that their counts of pairs of levels are not off by chance; each row has the
-        distribution of the model.
+        Up to 12 288 rows of a table (fewer above 21 columns) are picked from two to 32
+        times as many, such that their counts of pairs of levels are not off by chance;
+        each row has the distribution of the model.
         """
         if given is None:
             return super().sample(n_samples, random_state)
