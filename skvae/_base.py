@@ -196,7 +196,7 @@ class BaseAutoencoder(
         return self.n_components_
 
     def __getstate__(self) -> dict[str, Any]:
-        return plain_state(self, super().__getstate__())
+        return plain_state(super().__getstate__())
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(load_state(self, state))

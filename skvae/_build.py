@@ -103,7 +103,6 @@ def build_module(
     *,
     encoder: Any = None,
     decoder: Any = None,
-    corruption: Any = None,
 ) -> AutoencoderModule:
     """Build a module with random weights drawn from `generator` on the CPU."""
     dtype = getattr(torch, arch.dtype)
@@ -141,7 +140,6 @@ def build_module(
         likelihood,
         prior=_prior(arch, n_in, generator) if arch.variational else None,
         features=features,
-        corruption=corruption,
         code_activation=_code_activation(arch.code_activation),
         n_importance_samples=arch.n_importance_samples,
     )

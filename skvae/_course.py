@@ -107,11 +107,8 @@ class Course:
             net.history.record("valid_loss", self.last_valid)
             net.history.record("valid_loss_best", False)
             return
-        threshold = (
-            net.plan.tol * abs(self.best_loss) if self.best_loss < math.inf else 0
-        )
         done = self.epochs + 1
-        if self.last_valid < self.best_loss - threshold:
+        if self.last_valid < self.best_loss:
             self.last_better = done
         self.best_loss = min(self.best_loss, self.last_valid)
         as_good = self.last_valid == self.best_loss

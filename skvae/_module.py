@@ -36,7 +36,6 @@ class Pass(NamedTuple):
     mask: Tensor | None
     condition: Tensor | None
     label_prior: Tensor | None
-    weight: Tensor | None
     n_samples: int
 
 
@@ -121,8 +120,6 @@ class AutoencoderModule(nn.Module):
         See :mod:`skvae.priors`; None for a deterministic autoencoder.
     features : nn.Module or None, default=None
         Turns stored rows into the input of the encoder; None uses them as they are.
-    corruption : callable or None, default=None
-        Applied to the encoder's input while training, ``(x, generator) -> x``.
     code_activation : callable or None, default=None
         Applied to the code of a deterministic autoencoder.
     n_importance_samples : int, default=1
@@ -144,7 +141,6 @@ class AutoencoderModule(nn.Module):
         *,
         prior: nn.Module | None = None,
         features: nn.Module | None = None,
-        corruption: Callable[[Tensor, torch.Generator], Tensor] | None = None,
         code_activation: Callable[[Tensor], Tensor] | None = None,
         n_importance_samples: int = 1,
     ):
@@ -154,7 +150,8 @@ class AutoencoderModule(nn.Module):
         self.likelihood = likelihood
         self.prior = prior
         self.features = features
-        self.corruption = corruption
+        # Where set, applied to the encoder's input while training.
+        self.corruption: Callable[[Tensor, torch.Generator], Tensor] | None = None
         self.code_activation = code_activation
         self.n_importance_samples = n_importance_samples
         # In validation every row sees the same frozen noise.
@@ -205,7 +202,6 @@ class AutoencoderModule(nn.Module):
         x: Tensor,
         mask: Tensor | None = None,
         condition: Tensor | None = None,
-        weight: Tensor | None = None,
         values: Tensor | None = None,
         label_prior: Tensor | None = None,
     ) -> Pass:
@@ -237,7 +233,6 @@ class AutoencoderModule(nn.Module):
             mask=mask,
             condition=condition,
             label_prior=label_prior,
-            weight=weight,
             n_samples=n_samples,
         )
 

@@ -28,8 +28,6 @@ class TrainingPlan:
         Largest norm of the gradient, divided by the square root of the columns.
     patience : int
         Epochs without a better held-out loss before training stops.
-    tol : float
-        Relative improvement that counts as better.
     standard_errors : float
         Held-out losses this many standard errors above the best count as no worse
         while they are not above the start's, so that of weights chance cannot tell
@@ -44,7 +42,6 @@ class TrainingPlan:
     warmup: float = 0.05
     clip: float = math.inf
     patience: int = 10
-    tol: float = 0.0
     standard_errors: float = 0.0
 
     def rate(self, progress: float) -> float:

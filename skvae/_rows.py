@@ -218,7 +218,7 @@ class RowDataset(torch.utils.data.Dataset):
         What was learned about the columns; its `kind` tells how rows are stored.
     arrays : dict of str to array
         Arrays with one entry a row: "x" (ndarray or CSR), and where given
-        "condition" and "weight".
+        "condition" and "label_prior".
     dtype : torch.dtype
         Type of the floating-point tensors.
     device : torch.device or str

@@ -27,7 +27,7 @@ from skvae.objectives import Objective
 _VERSION = "_skvae_version"
 
 
-def plain_state(estimator: Any, state: dict[str, Any]) -> dict[str, Any]:
+def plain_state(state: dict[str, Any]) -> dict[str, Any]:
     """Return the state of an estimator without torch objects."""
     from skvae import __version__
 

@@ -105,7 +105,6 @@ class AutoencoderNet(NeuralNet):
         self.plan = plan
         self.shuffle_generator = shuffle_generator
         self.flat_: Any = None
-        self.best_: dict[str, Any] | None = None
         self.steps_done_ = 0
         self.lr_factor_ = 1.0
         self.schedules_itself_ = True

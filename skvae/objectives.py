@@ -265,12 +265,7 @@ class Sparsity(Term):
             return out.z.abs().sum(dim=-1)
         if self.kind == "l2":
             return out.z.square().sum(dim=-1)
-        if out.weight is None:
-            mean = out.z.mean(dim=-2)
-        else:
-            share = out.weight / out.weight.sum()
-            mean = (out.z * share.unsqueeze(-1)).sum(dim=-2)
-        penalty = kl_bernoulli(self.target, mean).sum(dim=-1)
+        penalty = kl_bernoulli(self.target, out.z.mean(dim=-2)).sum(dim=-1)
         return penalty.expand(out.z.shape[:-1])
 
 
@@ -407,20 +402,12 @@ class Objective(nn.Module):
                 penalty = weighted if penalty is None else penalty + weighted
             else:
                 total = weighted if total is None else total + weighted
-            parts.append(self._mean(value.detach(), out))
+            parts.append(value.detach().mean())
         assert total is not None
         if out.n_samples > 1:
             total = math.log(out.n_samples) - torch.logsumexp(-total, dim=0)
             total = total if penalty is None else total + penalty
-        return self._mean(total, out), parts
-
-    @staticmethod
-    def _mean(values: Tensor, out: Any) -> Tensor:
-        if out.weight is None:
-            return values.mean()
-        return (values * out.weight).sum() / (
-            out.weight.sum() * (values.numel() // out.weight.numel())
-        )
+        return total.mean(), parts
 
 
 def _in_full_precision(out: Any) -> Any:

@@ -30,8 +30,8 @@ def _normal(*shape, seed=0):
     return torch.empty(*shape, dtype=torch.float64).normal_(generator=generator)
 
 
-def _out(z, kl=None, weight=None, n_samples=1):
-    return SimpleNamespace(z=z, kl=kl, weight=weight, n_samples=n_samples)
+def _out(z, kl=None, n_samples=1):
+    return SimpleNamespace(z=z, kl=kl, n_samples=n_samples)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,15 +198,6 @@ def test_kl_sparsity_compares_mean_activations_of_the_batch():
     torch.testing.assert_close(rows, expected.expand(6))
 
 
-def test_kl_sparsity_weighs_rows():
-    z, weight = torch.sigmoid(_normal(3, 2)), torch.tensor([2.0, 1.0, 0.0]).double()
-    repeated = z[[0, 0, 1]]
-    term = Sparsity(kind="kl")
-    torch.testing.assert_close(
-        term(None, _out(z, weight=weight)), term(None, _out(repeated))
-    )
-
-
 # -- the sum -------------------------------------------------------------------------
 def test_loss_is_the_weighted_sum_of_the_means():
     a, b = _normal(8), _normal(8, seed=1)
@@ -216,12 +207,6 @@ def test_loss_is_the_weighted_sum_of_the_means():
     torch.testing.assert_close(torch.stack(parts), torch.stack([a.mean(), b.mean()]))
     assert objective.names == ["fixed", "penalty"]
     assert set(objective.rows(None, _out(a))) == {"fixed", "penalty"}
-
-
-def test_weights_of_rows_make_a_weighted_mean():
-    a, weight = _normal(4), torch.tensor([1.0, 0.0, 2.0, 1.0]).double()
-    loss, _ = Objective((Fixed(values=a),))(None, _out(a, weight=weight))
-    torch.testing.assert_close(loss, a[[0, 2, 2, 3]].mean())
 
 
 def test_importance_samples_combine_to_minus_log_mean_exp():
