@@ -178,15 +178,13 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
-def get_activation(name: str, parameter: str = "activation") -> Activation:
+def get_activation(name: str) -> Activation:
     """Look up an activation by name.
 
     Parameters
     ----------
     name : str
         A key of `ACTIVATIONS`.
-    parameter : str, default="activation"
-        Name of the parameter in the error message.
 
     Returns
     -------
@@ -207,7 +205,7 @@ def get_activation(name: str, parameter: str = "activation") -> Activation:
     if name in ACTIVATIONS:
         return ACTIVATIONS[name]
     raise ValueError(
-        f"The {parameter!r} parameter must be a str among {sorted(ACTIVATIONS)}. "
+        f"The 'activation' parameter must be a str among {sorted(ACTIVATIONS)}. "
         f"Got {name!r} instead."
     )
 
@@ -219,14 +217,13 @@ class BoundNetwork:
     ----------
     net : nn.Module
         A network with `linear_weight`, `bias`, `weights`, `biases`, `in_scale`,
-        `activation`, `output_activation`; every parameter has its `.grad`.
+        `activation`; every parameter has its `.grad`.
     """
 
     def __init__(self, net: Any):
         self.anchor = net.bias
         self.buffers = net._buffers
         self.activation = net.activation
-        self.output = net.output_activation
         self.plain = net.plain_forward
         self.bias = net.bias.detach()
         self.weights = [w.detach() for w in net.weights]
@@ -287,7 +284,7 @@ def forward_saving(net: BoundNetwork, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         For `backward_in_place`.
     """
     rows = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
-    activation, output = net.activation, net.output
+    activation = net.activation
     saved: list[Tensor] = []
     if net.weights:
         hidden = rows * net.buffers["in_scale"] if net.is_scaled else rows
@@ -306,12 +303,6 @@ def forward_saving(net: BoundNetwork, x: Tensor) -> tuple[Tensor, list[Tensor]]:
     if net.linear_t is not None:
         head = out[:, : net.n_linear] if net.partial else out
         head.addmm_(rows, net.linear_t)
-    if output.in_place is None:
-        saved.append(out)
-        out = output.forward(out)
-    elif output.name != "identity":
-        out = output.in_place(out)
-        saved.append(out)
     return out, saved
 
 
@@ -400,8 +391,6 @@ def _closed_form(
         return None
     if x.dim() != 2:
         grad = grad.reshape(-1, grad.shape[-1])
-    if net.output.name != "identity":
-        grad = net.output.backward(grad, saved.pop())
     head = grad[:, : net.n_linear] if net.partial else grad
     if adds:
         if not net.weights:

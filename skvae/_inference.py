@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from skvae._fused import get_activation
 from skvae._networks import LinearPlusMLP
 from skvae._rows import dense_chunks
 from skvae.likelihoods import Gaussian
@@ -46,9 +45,7 @@ class FoldedEncoder:
         self.center = center if bool(center.any()) else None
         self.k, self.dtype = k, like.numpy().dtype
         self.products = _Products(encoder, k, inverse)
-        activations = (encoder.output_activation, module.code_activation)
-        identity = get_activation("identity")
-        self.outputs = [a for a in activations if a not in (None, identity)]
+        self.activation = module.code_activation
 
     @classmethod
     def of(cls, module: Any, columns: Any) -> FoldedEncoder | None:
@@ -76,8 +73,8 @@ class FoldedEncoder:
             else:
                 torch.sub(rows, self.center, out=layers.rows)
             z = layers(out)
-            for activation in self.outputs:
-                z.copy_(activation(z))
+            if self.activation is not None:
+                z.copy_(self.activation(z))
         return codes
 
     def _blocks(self, X: Any) -> Iterable[Tensor]:

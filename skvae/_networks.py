@@ -35,11 +35,11 @@ __all__ = [
 class LinearPlusMLP(nn.Module):
     r"""A linear path plus an MLP whose last layer starts at zero.
 
-    .. math:: y = s(x A^\top + b + f(x \odot c))
+    .. math:: y = x A^\top + b + f(x \odot c)
 
-    with :math:`f` the MLP, :math:`c` the scale of its inputs and :math:`s` the
-    output activation. At the start :math:`f = 0`, so the network equals whatever
-    linear model is written into :math:`A` and :math:`b`.
+    with :math:`f` the MLP and :math:`c` the scale of its inputs. At the start
+    :math:`f = 0`, so the network equals whatever linear model is written into
+    :math:`A` and :math:`b`.
 
     Parameters
     ----------
@@ -56,8 +56,6 @@ class LinearPlusMLP(nn.Module):
         The linear path feeds the first `n_linear` outputs; None feeds all.
     linear : bool, default=True
         Whether there is a linear path.
-    output_activation : str, default="identity"
-        Activation of the outputs.
     dropout : float, default=0.0
         Share of hidden units dropped in training, in [0, 1). Needs
         `dropout_generator`.
@@ -123,7 +121,6 @@ class LinearPlusMLP(nn.Module):
         *,
         n_linear: int | None = None,
         linear: bool = True,
-        output_activation: str = "identity",
         dropout: float = 0.0,
         zero_last: bool = True,
         generator: torch.Generator | None = None,
@@ -143,7 +140,6 @@ class LinearPlusMLP(nn.Module):
             raise ValueError(f"dropout must be in [0, 1). Got {dropout} instead.")
         self.n_in, self.n_out, self.dropout = n_in, n_out, dropout
         self.activation = get_activation(activation)
-        self.output_activation = get_activation(output_activation, "output_activation")
         self.dropout_generator: torch.Generator | None = None
         self.grad_buffers: BoundNetwork | None = None
         draw = Drawer(generator, dtype, device)
@@ -212,11 +208,11 @@ class LinearPlusMLP(nn.Module):
         else:
             assert linear is not None
             if not rest:
-                return self.output_activation(F.linear(x, linear, self.bias))
+                return F.linear(x, linear, self.bias)
             out, path = self.bias, F.linear(x, linear)
         if path is not None:
             out = out + (F.pad(path, (0, rest)) if rest else path)
-        return self.output_activation(out)
+        return out
 
     def pre_activations(self, x: Tensor) -> list[Tensor]:
         """Compute what enters the activations, without dropout.
@@ -273,7 +269,7 @@ class LinearPlusMLP(nn.Module):
 class TiedDecoder(nn.Module):
     r"""A decoder that uses the weights of an encoder, transposed.
 
-    .. math:: \hat x = s(z A + b + o \odot g(z \odot c))
+    .. math:: \hat x = z A + b + o \odot g(z \odot c)
 
     with :math:`A` the encoder's linear path and :math:`g` its MLP backwards: weights
     transposed, in reverse order, with biases of its own.
@@ -291,8 +287,6 @@ class TiedDecoder(nn.Module):
     encoder : LinearPlusMLP
         The encoder. It is shared, not copied, and is not registered as a submodule:
         its parameters are listed by the encoder alone.
-    output_activation : str, default="identity"
-        Activation of the outputs.
     n_out : int or None, default=None
         Outputs, the first so many inputs of the encoder; None is all of them.
 
@@ -323,7 +317,6 @@ class TiedDecoder(nn.Module):
     def __init__(
         self,
         encoder: LinearPlusMLP,
-        output_activation: str = "identity",
         n_out: int | None = None,
     ):
         super().__init__()
@@ -331,7 +324,6 @@ class TiedDecoder(nn.Module):
         linear = encoder.linear_weight
         self.n_in = encoder.n_out if linear is None else len(linear)
         self.n_out = encoder.n_in if n_out is None else n_out
-        self.output_activation = get_activation(output_activation, "output_activation")
         like = encoder.bias.detach()
         zeros = [like.new_zeros(len(b)) for b in reversed(list(encoder.biases))]
         self.biases = nn.ParameterList([nn.Parameter(b) for b in zeros])
@@ -366,12 +358,11 @@ class TiedDecoder(nn.Module):
                 hidden = phi(F.linear(hidden, weight.t(), bias)) - centre
             last = weights[-1].t()[: self.n_out]
             out = out + F.linear(hidden, last) * self.output_scale
-        return self.output_activation(out)
+        return out
 
 
 def tied_decoder(
     encoder: LinearPlusMLP,
-    output_activation: str = "identity",
     n_out: int | None = None,
 ) -> TiedDecoder:
     """Make the decoder that shares the weights of an encoder.
@@ -380,8 +371,6 @@ def tied_decoder(
     ----------
     encoder : LinearPlusMLP
         The encoder.
-    output_activation : str, default="identity"
-        Activation of the outputs.
     n_out : int or None, default=None
         Outputs, the first so many inputs of the encoder; None is all of them.
 
@@ -407,4 +396,4 @@ def tied_decoder(
             "Tied weights need an encoder made from hidden_layer_sizes. "
             f"Got {type(encoder).__name__} instead."
         )
-    return TiedDecoder(encoder, output_activation, n_out)
+    return TiedDecoder(encoder, n_out)

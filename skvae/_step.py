@@ -62,8 +62,6 @@ def _has_closed_form(module: Any, objective: Any) -> bool:
         type(net) is LinearPlusMLP and net.grad_buffers is not None and not net.dropout
         for net in (module.encoder, module.decoder)
     )
-    # The losses overwrite the raw outputs, which another activation would still need.
-    plain = plain and module.decoder.output_activation.name == "identity"
     likelihood = module.likelihood
     simple = type(likelihood) in (Bernoulli, Gaussian)
     prior = module.prior is None or type(module.prior) in (NormalPrior, MixturePrior)
