@@ -23,6 +23,7 @@ from skvae._compat import HasMethods, Interval, StrOptions, fit_context
 from skvae._defaults import SMALL
 from skvae._docs import estimator
 from skvae._fitting import Fitting
+from skvae._fused import ACTIVATIONS
 from skvae._imputing import imputed
 from skvae._latent import LatentMixin
 from skvae._passes import PassesMixin, check_count
@@ -32,17 +33,6 @@ from skvae._summary import summarize
 from skvae._table import Container, has_categories, has_integers, has_missing
 from skvae.objectives import NegativeLogLikelihood, Term
 
-_ACTIVATIONS = {
-    "identity",
-    "relu",
-    "silu",
-    "tanh",
-    "logistic",
-    "gelu",
-    "elu",
-    "leaky_relu",
-    "softplus",
-}
 # Columns of a frame up to which integers make it a table of a variational model.
 _MAX_INTEGER_COLUMNS = 64
 
@@ -143,7 +133,7 @@ class BaseAutoencoder(
             StrOptions({"auto"}),
         ],
         "hidden_layer_sizes": ["array-like", StrOptions({"auto"})],
-        "activation": [StrOptions(_ACTIVATIONS)],
+        "activation": [StrOptions(set(ACTIVATIONS))],
         "batch_size": [
             Interval(Integral, 1, None, closed="left"),
             StrOptions({"auto"}),

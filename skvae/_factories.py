@@ -363,6 +363,18 @@ def build_network(
     return network
 
 
+@contextmanager
+def in_evaluation(network: nn.Module) -> Iterator[None]:
+    """Put a network into evaluation mode, and each part back into its own mode."""
+    modes = [(part, part.training) for part in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
 def _accepts_generator(spec: Callable[..., Any]) -> bool:
     try:
         parameter = inspect.signature(spec).parameters.get("generator")
@@ -377,19 +389,14 @@ def _check_width(network: nn.Module, n_in: int, n_out: int, name: str) -> None:
     like = next((p for p in network.parameters() if p.is_floating_point()), None)
     zeros = torch.zeros(2, n_in)
     zeros = zeros if like is None else zeros.to(like.device, like.dtype)
-    modes = [(m, m.training) for m in network.modules()]
-    network.eval()
     try:
-        with torch.no_grad():
+        with in_evaluation(network), torch.no_grad():
             out = network(zeros)
     except (RuntimeError, ValueError) as error:
         raise ValueError(
             f"The network given as {name!r} does not take rows of {n_in} numbers: "
             f"{error}"
         ) from error
-    finally:
-        for module, training in modes:
-            module.training = training
     got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
     if got != (2, n_out):
         raise ValueError(

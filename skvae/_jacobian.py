@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from skvae._factories import in_evaluation
 from skvae._fused import get_activation
 from skvae._networks import LinearPlusMLP
 
@@ -117,8 +118,8 @@ def _sizes(module: Any, x: Tensor) -> tuple[int, int]:
     if type(module.encoder) is LinearPlusMLP and weight is not None:
         n_out = len(weight)
     else:
-        with torch.no_grad():
-            n_out = _in_evaluation(module.encoder, x[:1]).shape[-1]
+        with torch.no_grad(), in_evaluation(module.encoder):
+            n_out = module.encoder(x[:1]).shape[-1]
     return (n_out if module.prior is None else n_out // 2), n_columns
 
 
@@ -323,17 +324,6 @@ def _projected(chain: Chain, module: Any, x: Tensor) -> Tensor:
 
 
 # -- modules of one's own ------------------------------------------------------------
-def _in_evaluation(network: Any, x: Tensor) -> Tensor:
-    """Apply a network in evaluation mode, by its current parameters."""
-    modes = [(m, m.training) for m in network.modules()]
-    network.eval()
-    try:
-        return network(x)
-    finally:
-        for part, training in modes:
-            part.training = training
-
-
 def _of_module(module: Any, x: Tensor, method: str) -> Tensor:
     """Return the squared norms through torch.func; rows must not see each other."""
     differentiate = torch.is_grad_enabled()
@@ -353,9 +343,7 @@ def _by_products(module: Any, x: Tensor, method: str) -> Tensor:
         out = out[:, :k]
         return out if module.code_activation is None else module.code_activation(out)
 
-    modes = [(m, m.training) for m in module.encoder.modules()]
-    module.encoder.eval()
-    try:
+    with in_evaluation(module.encoder):
         pulled: Any = torch.func.vjp(code, x[:, :d])
         made, pull = pulled
         if method == "hutchinson":
@@ -363,7 +351,4 @@ def _by_products(module: Any, x: Tensor, method: str) -> Tensor:
         basis = torch.eye(k, dtype=made.dtype, device=made.device)
         basis = basis.unsqueeze(1).expand(k, *made.shape)
         (jacobian,) = torch.func.vmap(pull)(basis)
-    finally:
-        for part, training in modes:
-            part.training = training
     return jacobian.square().sum(dim=(0, 2))

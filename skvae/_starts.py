@@ -50,14 +50,14 @@ def start_at_pca(module: Any, X: np.ndarray, seed: int) -> None:
     in_scale = np.ones(len(decoder.in_scale))
     in_scale[:k] = 1 / spread
     with torch.no_grad():
-        _set(encoder.linear_weight, loadings)
-        _set(encoder.bias, -loadings[:, :d] @ pca.mean_)
+        set_values(encoder.linear_weight, loadings)
+        set_values(encoder.bias, -loadings[:, :d] @ pca.mean_)
         if not module.is_tied:
             back = np.zeros(tuple(decoder.linear_weight.shape))
             back[:d, :rank] = pca.components_.T
-            _set(decoder.linear_weight, back)
-        _set(decoder.bias, pca.mean_)
-        _set(decoder.in_scale, in_scale)
+            set_values(decoder.linear_weight, back)
+        set_values(decoder.bias, pca.mean_)
+        set_values(decoder.in_scale, in_scale)
 
 
 def start_at_factor_analysis(
@@ -100,12 +100,12 @@ def start_at_factor_analysis(
     if slopes is not None:
         back[:d, k:] = slopes.T
     with torch.no_grad():
-        _set(encoder.linear_weight, recognition)
-        _set(encoder.bias[:k], -recognition[:, :d] @ mean)
-        _set(encoder.bias[k:], log_var)
-        _set(decoder.linear_weight, back)
+        set_values(encoder.linear_weight, recognition)
+        set_values(encoder.bias[:k], -recognition[:, :d] @ mean)
+        set_values(encoder.bias[k:], log_var)
+        set_values(decoder.linear_weight, back)
         decoder.bias.zero_()
-        _set(decoder.bias[:d], mean)
+        set_values(decoder.bias[:d], mean)
 
 
 def _condition_slopes(
@@ -188,8 +188,9 @@ def start_at_means(module: Any, X: np.ndarray) -> None:
     bias = getattr(module.decoder, "bias", None)
     if isinstance(bias, torch.Tensor) and bias.numel() >= len(mean):
         with torch.no_grad():
-            _set(bias[: len(mean)], mean)
+            set_values(bias[: len(mean)], mean)
 
 
-def _set(parameter: torch.Tensor, value: np.ndarray) -> None:
+def set_values(parameter: torch.Tensor, value: np.ndarray) -> None:
+    """Write values into a parameter, in its dtype and on its device."""
     parameter.copy_(torch.as_tensor(np.asarray(value), dtype=parameter.dtype))

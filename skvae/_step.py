@@ -27,7 +27,13 @@ from skvae._mixture_density import (
 from skvae._module import joined_gradient, split_posterior, through_draw
 from skvae._networks import LinearPlusMLP
 from skvae.likelihoods import Bernoulli, Gaussian
-from skvae.objectives import Contraction, KLDivergence, NegativeLogLikelihood, Sparsity
+from skvae.objectives import (
+    Contraction,
+    KLDivergence,
+    NegativeLogLikelihood,
+    Sparsity,
+    kl_bernoulli,
+)
 from skvae.priors import MixturePrior, NormalPrior
 
 Step = Callable[..., tuple[Tensor, list[Tensor]]]
@@ -171,9 +177,7 @@ class _ClosedStep:
         inside = mean.clamp(eps, 1 - eps)
         slope = (inside - target) / (inside * (1 - inside))
         grad.add_(slope * (inside == mean), alpha=weight)
-        on = target * (math.log(target) - torch.log(inside))
-        off = (1 - target) * (math.log1p(-target) - torch.log1p(-inside))
-        return (on + off).sum()
+        return kl_bernoulli(target, mean).sum()
 
 
 def _likelihood_step(likelihood: Any) -> Callable[..., tuple[Tensor, Tensor]]:

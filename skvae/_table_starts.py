@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from skvae._autoregressive import AutoregressiveLikelihood
+from skvae._starts import set_values
 from skvae._table_model import TableDecoder
 
 # Rows that regressions are fitted to, and their ridge, a share of the rows.
@@ -67,21 +67,21 @@ def start_at_mixture(
         left[:, :rank] * values[:rank] / np.sqrt(np.maximum(frequencies, 1e-6))[:, None]
     )
     with torch.no_grad():
-        _set(features.log_probs[:-1], log_probs)
-        _set(features.log_weights, log_weights)
-        _set(features.positions, positions)
-        _set(features.code_values[:-1], code_values)
+        set_values(features.log_probs[:-1], log_probs)
+        set_values(features.log_weights, log_weights)
+        set_values(features.positions, positions)
+        set_values(features.code_values[:-1], code_values)
         # Random and own networks have no linear path to set.
         if getattr(encoder, "linear_weight", None) is not None:
             encoder.linear_weight.zero_()
-            _set(encoder.linear_weight[:, :k], np.eye(k))
+            set_values(encoder.linear_weight[:, :k], np.eye(k))
             encoder.bias.zero_()
             if encoder.n_out == 2 * k:
                 encoder.bias[k:] = 2 * float(np.log(spread))
         if isinstance(decoder, TableDecoder):
             linear: Any = decoder.linear
-            _set(linear.linear_weight[:, :k], slopes)
-            _set(linear.bias, base)
+            set_values(linear.linear_weight[:, :k], slopes)
+            set_values(linear.bias, base)
     if hasattr(module.prior, "set_from"):
         module.prior.set_from(
             torch.as_tensor(weights),
@@ -185,7 +185,3 @@ def _least_variance(left: list[float]) -> float:
     while sum(1 / max(s2, least) - 1 for s2 in left) > _MAX_PRECISION:
         least *= 1.1
     return least
-
-
-def _set(parameter: Tensor, value: np.ndarray) -> None:
-    parameter.copy_(torch.as_tensor(np.asarray(value), dtype=parameter.dtype))
