@@ -4,7 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from skvae import VAE, AutoencoderTransformer, ConditionalVAE
+from skvae import (
+    VAE,
+    AutoencoderTransformer,
+    ConditionalVAE,
+    ContractiveAutoencoder,
+    DenoisingAutoencoder,
+)
 from skvae.persistence import load, save, to_onnx
 
 safetensors = pytest.importorskip("safetensors")
@@ -25,6 +31,8 @@ def _table():
     "estimator",
     [
         AutoencoderTransformer(2, max_iter=3, random_state=0),
+        DenoisingAutoencoder(2, max_iter=3, random_state=0, init="layerwise"),
+        ContractiveAutoencoder(2, max_iter=3, random_state=0, tied_weights=True),
         VAE(2, max_iter=3, random_state=0, hidden_layer_sizes=(8,)),
     ],
 )
