@@ -371,7 +371,7 @@ def test_a_refused_fit_leaves_the_model_as_it_was(wine):
 
 
 def test_before_fit_there_is_nothing_to_draw_from():
-    with pytest.raises(NotFittedError):
+    with pytest.raises(NotFittedError, match="is not fitted yet"):
         ConditionalVAE().sample(3)
 
 

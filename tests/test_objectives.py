@@ -248,7 +248,7 @@ def test_no_penalty_leaks_into_a_score(penalty, alpha):
 
 
 def test_terms_are_frozen():
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign"):
         KLDivergence().weight = 2.0
 
 
