@@ -43,9 +43,13 @@ def pytest_collection_modifyitems(items):
         item.add_marker(skip)
 
 
-@pytest.fixture(params=ESTIMATORS)
+@pytest.fixture(scope="session", params=ESTIMATORS)
 def kind(request):
-    """Each of the five estimators; some files have a choice of their own."""
+    """Each of the five estimators.
+
+    A test of fewer says `parametrize("kind", ...)`. All but one look past the labels
+    that a test gives to `fit`.
+    """
     import skvae
 
     return getattr(skvae, request.param)

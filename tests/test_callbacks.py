@@ -25,7 +25,9 @@ from skorch.callbacks import (
 
 from skvae import VAE, AutoencoderTransformer
 
-KINDS = [AutoencoderTransformer, VAE]
+Y = np.arange(90) % 2
+# One without a prior and one with it, where a test takes long.
+PAIR = pytest.mark.parametrize("kind", [AutoencoderTransformer, VAE])
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +35,6 @@ def X():
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(90, 2)) @ rng.normal(size=(2, 5))
     return rows + 0.3 * rng.normal(size=(90, 5))
-
-
-@pytest.fixture(params=KINDS, ids=lambda k: k.__name__)
-def kind(request):
-    return request.param
 
 
 def _model(kind, **params):
@@ -84,7 +81,7 @@ def _plain(callback):
 def test_a_skorch_callback_works_and_is_not_changed(kind, name, X, tmp_path):
     callback = CALLBACKS[name](tmp_path)
     before = copy.deepcopy(_plain(callback))
-    model = _model(kind, callbacks=[callback]).fit(X)
+    model = _model(kind, callbacks=[callback]).fit(X, Y)
     assert np.all(np.isfinite(model.transform(X)))
     assert _plain(callback) == before
     assert len(model.net_.history) == model.n_iter_ == 4
@@ -94,24 +91,24 @@ def test_a_skorch_callback_works_and_is_not_changed(kind, name, X, tmp_path):
 
 
 def test_progress_bar_draws_on_demand_only(kind, X, capsys):
-    _model(kind, callbacks=[ProgressBar()]).fit(X)
+    _model(kind, callbacks=[ProgressBar()]).fit(X, Y)
     assert "%" in "".join(capsys.readouterr())
 
 
 def test_early_stopping_stops(kind, X):
     stop = EarlyStopping(monitor="train_loss", patience=2, threshold=1e9)
-    model = _model(kind, max_iter=50, callbacks=[stop]).fit(X)
+    model = _model(kind, max_iter=50, callbacks=[stop]).fit(X, Y)
     assert model.n_iter_ == 3
 
 
 def test_held_out_loss_is_fresh_in_every_epoch_a_callback_sees(kind, X):
     stop = EarlyStopping(patience=9)
-    model = _model(kind, callbacks=[stop], max_iter=6, n_iter_no_change=9).fit(X)
+    model = _model(kind, callbacks=[stop], max_iter=6, n_iter_no_change=9).fit(X, Y)
     assert len(set(model.net_.history[:, "valid_loss"])) == 6
 
 
 def test_checkpoint_writes_the_best_weights(kind, X, tmp_path):
-    _model(kind, callbacks=[Checkpoint(dirname=tmp_path / "c", monitor=None)]).fit(X)
+    _model(kind, callbacks=[Checkpoint(dirname=tmp_path / "c", monitor=None)]).fit(X, Y)
     saved = torch.load(tmp_path / "c" / "params.pt", weights_only=True)
     assert any(name.startswith("encoder") for name in saved)
 
@@ -125,13 +122,13 @@ def test_a_scheduler_replaces_the_plan(kind, X):
 
     scheduler = LRScheduler(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.1)
     model = _model(kind, learning_rate_init=1e-3, callbacks=[scheduler, Recorder()])
-    model.fit(X)
+    model.fit(X, Y)
     np.testing.assert_allclose(Recorder.rates, 1e-3 * 0.1 ** np.arange(1, 5), rtol=1e-6)
 
 
 def test_scores_of_epochs_are_in_the_history(kind, X):
     scoring = EpochScoring(_row_count, name="count", use_caching=False)
-    model = _model(kind, callbacks=[scoring]).fit(X)
+    model = _model(kind, callbacks=[scoring]).fit(X, Y)
     # Without a word skorch scores the held-out rows: 10 of 90.
     assert model.net_.history[:, "count"] == [10.0] * 4
 
@@ -144,7 +141,7 @@ def test_clipping_bounds_the_gradient(kind, X):
             grads = [p.grad for _, p in named_parameters if p.grad is not None]
             Norm.seen.append(float(torch.cat([g.ravel() for g in grads]).norm()))
 
-    _model(kind, callbacks=[GradientNormClipping(1e-3), Norm()]).fit(X)
+    _model(kind, callbacks=[GradientNormClipping(1e-3), Norm()]).fit(X, Y)
     assert 0 < max(Norm.seen) <= 1e-3 * (1 + 1e-5)
 
 
@@ -219,27 +216,29 @@ class StopAfter:
 
 def test_a_stopping_callback_stops(kind, X):
     model = _model(kind, max_iter=50)
-    model.set_callbacks(StopAfter(3)).fit(X)
+    model.set_callbacks(StopAfter(3)).fit(X, Y)
     assert model.n_iter_ == 3
     assert np.all(np.isfinite(model.transform(X)))
 
 
 def test_a_stopping_callback_stops_in_a_pipeline(kind, X):
     model = _model(kind, max_iter=50).set_callbacks(StopAfter(3))
-    pipe = make_pipeline(StandardScaler(), model).fit(X)
+    pipe = make_pipeline(StandardScaler(), model).fit(X, Y)
     assert pipe[-1].n_iter_ == 3
 
 
+@PAIR
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_a_stopping_callback_stops_in_a_grid_search(kind, X, n_jobs):
     model = _model(kind, max_iter=50).set_callbacks(StopAfter(3))
-    search = GridSearchCV(model, {"n_components": [1, 2]}, cv=2, n_jobs=n_jobs).fit(X)
+    search = GridSearchCV(model, {"n_components": [1, 2]}, cv=2, n_jobs=n_jobs)
+    search.fit(X, Y)
     assert search.best_estimator_.n_iter_ == 3
 
 
 def test_scoring_monitor_logs_every_epoch(kind, X):
     monitor = ScoringMonitor(scoring=OWN_SCORE)
-    model = _model(kind).set_callbacks(monitor).fit(X)
+    model = _model(kind).set_callbacks(monitor).fit(X, Y)
     logs = monitor.get_logs().data
     epochs = [row for row in logs if row["task_name"] == "epoch"]
     assert len(epochs) == 4
@@ -250,57 +249,59 @@ def test_scoring_monitor_logs_every_epoch(kind, X):
 
 def test_scoring_monitor_takes_an_own_scorer(kind, X):
     monitor = ScoringMonitor(scoring=lambda est, X, y: {"half": est.score(X) / 2})
-    model = _model(kind, early_stopping=False).set_callbacks(monitor).fit(X)
+    model = _model(kind, early_stopping=False).set_callbacks(monitor).fit(X, Y)
     rows = [r for r in monitor.get_logs().data if r["task_name"] == "epoch"]
     # Without held-out rows the model keeps the weights of the last epoch.
     assert rows[-1]["half"] == pytest.approx(model.score(X) / 2)
 
 
+@PAIR
 def test_scoring_monitor_works_in_pipeline_and_grid_search(kind, X):
     monitor = ScoringMonitor(scoring=OWN_SCORE)
     model = _model(kind).set_callbacks(monitor)
-    make_pipeline(StandardScaler(), model).fit(X)
+    make_pipeline(StandardScaler(), model).fit(X, Y)
     assert len(monitor.get_logs().data) >= 4
-    GridSearchCV(model, {"n_components": [1, 2]}, cv=2, refit=False).fit(X)
+    GridSearchCV(model, {"n_components": [1, 2]}, cv=2, refit=False).fit(X, Y)
     assert len(monitor.get_logs().data) >= 16
 
 
+@PAIR
 @pytest.mark.parametrize("where", ["alone", "pipeline", "grid"])
 def test_progress_bar_of_scikit_learn_runs(kind, X, where, capsys):
     pytest.importorskip("rich")
     model = _model(kind)
     if where == "alone":
-        model.set_callbacks(SklearnProgressBar()).fit(X)
+        model.set_callbacks(SklearnProgressBar()).fit(X, Y)
     elif where == "pipeline":
         pipe = make_pipeline(StandardScaler(), model, LogisticRegression())
         pipe.set_callbacks(SklearnProgressBar()).fit(X, X[:, 0] > 0)
     else:
         search = GridSearchCV(model, {"n_components": [1, 2]}, cv=2)
-        search.set_callbacks(SklearnProgressBar()).fit(X)
+        search.set_callbacks(SklearnProgressBar()).fit(X, Y)
     assert kind.__name__ in capsys.readouterr().out or where == "grid"
 
 
 def test_callbacks_of_scikit_learn_do_not_change_the_model(kind, X):
-    plain = _model(kind).fit(X)
-    watched = _model(kind).set_callbacks(ScoringMonitor(scoring=OWN_SCORE)).fit(X)
+    plain = _model(kind).fit(X, Y)
+    watched = _model(kind).set_callbacks(ScoringMonitor(scoring=OWN_SCORE)).fit(X, Y)
     np.testing.assert_array_equal(watched.transform(X), plain.transform(X))
 
 
 def test_a_model_with_callbacks_of_scikit_learn_pickles(kind, X):
-    model = _model(kind).set_callbacks(ScoringMonitor(scoring=OWN_SCORE)).fit(X)
+    model = _model(kind).set_callbacks(ScoringMonitor(scoring=OWN_SCORE)).fit(X, Y)
     loaded = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(loaded.transform(X), model.transform(X))
 
 
 def test_nothing_is_printed_by_default(kind, X, capfd):
-    model = _model(kind).fit(X)
+    model = _model(kind).fit(X, Y)
     model.score(X)
     model.sample(2, random_state=0)
     assert capfd.readouterr() == ("", "")
 
 
 def test_verbose_prints_one_line_an_epoch(kind, X, capsys):
-    _model(kind, verbose=1).fit(X)
+    _model(kind, verbose=1).fit(X, Y)
     lines = capsys.readouterr().out.strip().splitlines()
     assert "train_loss" in lines[0]
     assert len(lines) == 2 + 4
