@@ -76,6 +76,12 @@ def _epoch_kept(model: Any) -> int:
     return curve.index(model.best_loss_) + 1 if model.best_loss_ in curve else 0
 
 
+def _still_fell(model: Any) -> bool:
+    """Tell whether the lowest held-out loss is that of the last epochs."""
+    lowest = model.best_loss_ <= min(model.validation_loss_curve_)
+    return lowest and _epoch_kept(model) >= 0.99 * model.max_iter_
+
+
 def _model(model: Any) -> list[tuple[str, Any]]:
     entries: list[tuple[str, Any]] = []
     ratio = getattr(model, "explained_variance_ratio_", None)
@@ -111,7 +117,7 @@ def _hints(model: Any) -> list[str]:
                 "these rows support. Try other n_components, or a smaller "
                 "learning_rate_init."
             )
-        elif _epoch_kept(model) >= 0.99 * model.max_iter_:
+        elif _still_fell(model):
             hints.append(
                 "The loss still fell at the last epoch: raise "
                 f"max_iter={model.max_iter_}."

@@ -1,0 +1,20 @@
+"""The summary: what it says of the epochs of a fit, and its hints."""
+
+import pytest
+
+from skvae import VAE
+from skvae._summary import summarize
+
+
+@pytest.mark.parametrize(
+    ("curve", "kept", "fell"),
+    [([3.0, 2.0, 1.0], 1.0, True), ([3.0, 1.0, 1.5], 1.5, False)],
+    ids=["lowest last", "a later one kept, as of a table"],
+)
+def test_more_epochs_are_advised_where_the_loss_still_fell(wine, curve, kept, fell):
+    model = VAE(2, max_iter=3, random_state=0).fit(wine)
+    model.validation_loss_curve_, model.best_loss_ = curve, kept
+    model.baseline_loss_ = 4.0
+    text = summarize(model)
+    assert ("raise max_iter=3" in text) == fell
+    assert "epoch kept" in text
