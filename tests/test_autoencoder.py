@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import r2_score
@@ -140,12 +139,6 @@ def test_tied_weights_take_missing_cells(X):
 
 
 @pytest.mark.usefixtures("torch_layers")
-def test_tied_weights_refuse_an_own_encoder(X):
-    encoder = torch.nn.Linear(3, 1, dtype=torch.float64)
-    with pytest.raises(TypeError, match="Tied weights need an encoder made from"):
-        _model(tied_weights=True, encoder=encoder).fit(X)
-
-
 def test_without_hidden_layers_training_stays_near_pca(X):
     model = _model(2, hidden_layer_sizes=(), max_iter=100, input_noise=0.0).fit(X)
     start = _model(2, max_iter=0).fit(X)

@@ -254,11 +254,3 @@ def test_linear_code_keeps_what_varies_more_than_the_penalty():
     # tied weight a has its minimum at a^2 = 1 - alpha / v, or at 0.
     expected = 1 - 1.0 / X[:, 0].var()
     assert np.square(model.jacobian_norm(X)).mean() == pytest.approx(expected, abs=0.02)
-
-
-def test_tied_weights_step_aside_for_an_own_decoder(wine):
-    def decoder(n_in, n_out):
-        return torch.nn.utils.skip_init(torch.nn.Linear, n_in, n_out)
-
-    model = ContractiveAutoencoder(2, tied_weights=True, decoder=decoder, max_iter=0)
-    assert not model.set_params(random_state=0).fit(wine).net_.module_.is_tied
