@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-_TAIL_GROUPS = 16
+# Codes of rare levels that have none of their own, and rows that make a level rare.
+_TAIL_GROUPS, _RARE = 64, 5
+_DIGITS = re.compile(r"(\d+)")
 
 
 class UnorderedCodes:
@@ -40,13 +43,15 @@ class UnorderedCodes:
 class CategoryColumn(UnorderedCodes):
     """Codes of one categorical column, most frequent first; "missing" is the last.
 
-    Beyond `max_levels` levels the rare ones share a few tail codes, within which a
-    level is drawn by its frequency: the column costs codes, not levels.
+    Beyond `max_levels` levels the rare ones share a few tail codes, each a stretch of
+    their alphabet, since a zip code, a product or a patient often resembles the next
+    one. Within a code a level is drawn by its frequency: the column costs codes, not
+    levels.
 
     Attributes
     ----------
     levels : list
-        Levels seen in training, most frequent first.
+        Levels seen in training, by code.
     code_of_level : ndarray of shape (n_levels,)
         Code of each level.
     weights : ndarray of shape (n_levels,)
@@ -89,13 +94,14 @@ class CategoryColumn(UnorderedCodes):
         missing = int(series.isna().sum())
         _check_one_type(series, name)
         counts = series.dropna().value_counts(sort=True)
+        n = counts.to_numpy(dtype=np.float64)
         # Ties in the order of the values, whatever the order of the rows.
-        order = sorted(
-            range(len(counts)), key=lambda i: (-counts.iloc[i], str(counts.index[i]))
-        )
+        order = sorted(range(len(n)), key=lambda i: (-n[i], str(counts.index[i])))
+        own = _n_own(n, max_levels)
+        order[own:] = sorted(order[own:], key=lambda i: _in_order(counts.index[i]))
         levels = [_plain(counts.index[i]) for i in order]
-        n = counts.to_numpy(dtype=np.float64)[order]
-        codes = _tail_codes(n, max_levels)
+        n = n[order]
+        codes = np.concatenate([np.arange(own), own + _even_groups(n[own:])])
         totals = np.bincount(codes, weights=n) if len(n) else np.empty(0)
         shares = np.append(totals, missing) if missing else totals
         return cls(
@@ -120,9 +126,7 @@ class CategoryColumn(UnorderedCodes):
     def encode(self, series: pd.Series) -> np.ndarray:
         """Return the code of each cell; a level never seen is refused."""
         missing = series.isna().to_numpy()
-        if isinstance(series.dtype, pd.CategoricalDtype):
-            series = pd.Series(np.asarray(series.astype(object)), dtype=object)
-        found = self._index.get_indexer(pd.Index(series))
+        found = self._places(series)
         codes = np.full(len(found), -1, dtype=np.int32)
         codes[found >= 0] = self.code_of_level[found[found >= 0]]
         codes[missing] = self.missing_code
@@ -138,6 +142,31 @@ class CategoryColumn(UnorderedCodes):
                     f"{self.levels[:20]}{'...' if len(self.levels) > 20 else ''}."
                 )
         return codes
+
+    def _places(self, series: pd.Series) -> np.ndarray:
+        """Return the place of each cell among the levels, -1 if it is not there."""
+        if isinstance(series.dtype, pd.CategoricalDtype):
+            series = pd.Series(np.asarray(series.astype(object)), dtype=object)
+        return self._index.get_indexer(pd.Index(series))
+
+    # Levels are drawn again, each as it came.
+    is_discrete = True
+
+    def numbers(self, cells: Any) -> np.ndarray:
+        """Return the place of each cell among the levels, NaN if it is missing."""
+        places = self._places(pd.Series(cells)).astype(np.float64)
+        places[places < 0] = np.nan
+        return places
+
+    def cells_of(self, numbers: np.ndarray) -> np.ndarray:
+        """Return the cells of such numbers."""
+        missing = np.isnan(numbers)
+        places = np.where(missing, 0, numbers).astype(np.int64)
+        levels = np.empty(len(self.levels), dtype=object)
+        levels[:] = self.levels
+        cells = levels[places] if len(levels) else np.empty(len(places), dtype=object)
+        cells[missing] = None
+        return cells
 
     def scores(self, series: pd.Series, codes: np.ndarray) -> np.ndarray:
         """Return the normal scores of the cells: zeros."""
@@ -224,13 +253,24 @@ def _check_one_type(series: pd.Series, name: str) -> None:
         )
 
 
-def _tail_codes(counts: np.ndarray, max_levels: int) -> np.ndarray:
-    """Return the code of each level, given counts in falling order."""
-    n = len(counts)
-    if n <= max_levels:
-        return np.arange(n)
-    kept = max(1, max_levels - _TAIL_GROUPS)
-    tail = np.minimum(
-        np.arange(n - kept) * _TAIL_GROUPS // (n - kept), _TAIL_GROUPS - 1
-    )
-    return np.concatenate([np.arange(kept), kept + tail])
+def _in_order(level: Any) -> tuple[list[Any], str]:
+    """Return what a level is sorted by: its text, in which numbers count as such."""
+    parts: list[Any] = _DIGITS.split(str(level))
+    parts[1::2] = [int(digits) for digits in parts[1::2]]
+    return parts, str(level)
+
+
+def _n_own(counts: np.ndarray, max_levels: int) -> int:
+    """Return how many levels have a code of their own, given falling counts."""
+    if len(counts) <= max_levels:
+        return len(counts)
+    frequent = int(np.count_nonzero(counts >= _RARE))
+    return min(frequent, max(1, max_levels - _TAIL_GROUPS))
+
+
+def _even_groups(counts: np.ndarray) -> np.ndarray:
+    """Return groups of neighbouring levels that have about as many rows each."""
+    before = np.cumsum(counts) - counts
+    share = (before + counts / 2) / max(counts.sum(), 1.0)
+    groups = np.unique((share * _TAIL_GROUPS).astype(np.int64), return_inverse=True)[1]
+    return groups.ravel()

@@ -34,6 +34,7 @@ from skvae._table._given import known_of_fixed
 from skvae._table._joint import JointColumn, find_joint
 from skvae._table._known import Known
 from skvae._table._layout import CodeLayout
+from skvae._table._lookups import Lookup, choose_keys, find_lookups, follow_keys
 from skvae._table._numeric import NumericColumn
 from skvae._table._sums import Sum, add_up, find_sums
 from skvae._table._written_dates import WrittenDates
@@ -75,6 +76,8 @@ class TableCodec(CodeLayout):
         Columns that are the sum of others.
     date_parts : list of DatePart
         Columns that a date tells.
+    lookups : list of Lookup
+        Columns that the values of another one tell.
     sizes : ndarray of shape (n_coded,)
         Codes of each column, and of the joint ones after them.
     """
@@ -95,6 +98,7 @@ class TableCodec(CodeLayout):
         self.gaps: list[Gap] = []
         self.sums: list[Sum] = []
         self.date_parts: list[DatePart] = []
+        self.lookups: list[Lookup] = []
         self.library: str | None = None
         self.names: list[Any] = []
         self.dtypes: list[str] = []
@@ -151,6 +155,10 @@ class TableCodec(CodeLayout):
         others = (e for e in self.derived if self.columns[e.child].kind != "numeric")
         bound |= {entry.parent for entry in others}
         self.sums = find_sums(self.columns, cells, bound)
+        self.lookups = []
+        bound = self.agreeing_columns - {entry.parent for entry in self.date_parts}
+        bound |= {j for column in self.joint for j in column.members}
+        self.lookups = find_lookups(self.columns, cells, codes, bound)
         return self
 
     def _codes(self, cells: list[Any]) -> np.ndarray:
@@ -340,7 +348,7 @@ class TableCodec(CodeLayout):
         fixed = list(fixed)
         known = known or known_of_fixed(self, codes, fixed)
         values = self._drawn(codes, rng, known.ranks)
-        self._agree(values, known, drawn=True)
+        self._agree(values, known, rng)
         for rows, j, value in fixed:
             cells: Any = values[j]
             cells = cells.iloc if isinstance(cells, pd.Series) else cells
@@ -392,7 +400,8 @@ class TableCodec(CodeLayout):
     @property
     def agreeing_columns(self) -> set[int]:
         """Columns whose values have to agree with each other."""
-        return self.gap_columns | self.sum_columns | _both_of(self.date_parts)
+        dated, told = _both_of(self.date_parts), _both_of(self.lookups)
+        return self.gap_columns | self.sum_columns | dated | told
 
     def _plain_cells(
         self, frame: pd.DataFrame, columns: set[int]
@@ -453,16 +462,25 @@ class TableCodec(CodeLayout):
             else column.point(part, told.get(j))
             for j, (column, part) in enumerate(zip(self.columns, parts, strict=False))
         ]
-        self._agree(values, known, drawn=False)
+        self._agree(values, known, None)
         return self._rows(values)
 
-    def _agree(self, values: list[Any], known: Known, *, drawn: bool) -> None:
-        """Make values agree with what is known and with each other, in place."""
+    def _agree(
+        self, values: list[Any], known: Known, rng: np.random.Generator | None
+    ) -> None:
+        """Make values agree with what is known and with each other, in place.
+
+        Drawn values, given a generator, else the most probable ones.
+        """
         column_of, told = self.column_as_it_came, known.cells
         move_dates(self.date_parts, values, column_of, told)
+        dated = {entry.parent for entry in self.date_parts}
+        moved = [entry for entry in self.lookups if entry.parent not in dated]
+        choose_keys(moved, values, column_of, told, rng)
         close_gaps(self.gaps, values, column_of, told)
-        add_up(self.sums, self.derived, values, column_of, told, drawn=drawn)
+        add_up(self.sums, self.derived, values, column_of, told, drawn=rng is not None)
         follow_dates(self.date_parts, values, column_of, told)
+        follow_keys(self.lookups, values, column_of, told)
 
     def _rows(self, values: list[Any]) -> Any:
         if self.library is None:
@@ -506,6 +524,7 @@ class TableCodec(CodeLayout):
             "gaps": [gap.get_state() for gap in self.gaps],
             "sums": [entry.to_dict() for entry in self.sums],
             "date_parts": [entry.to_dict() for entry in self.date_parts],
+            "lookups": [entry.to_dict() for entry in self.lookups],
             "library": self.library,
             "names": self.names,
             "dtypes": self.dtypes,
@@ -523,6 +542,7 @@ class TableCodec(CodeLayout):
         codec.gaps = [Gap.from_state(gap) for gap in state["gaps"]]
         codec.sums = [Sum(**entry) for entry in state["sums"]]
         codec.date_parts = [DatePart(**entry) for entry in state["date_parts"]]
+        codec.lookups = [Lookup(**entry) for entry in state["lookups"]]
         for name in ("library", "names", "dtypes", "categories"):
             setattr(codec, name, state[name])
         return codec

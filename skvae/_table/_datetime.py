@@ -161,6 +161,19 @@ class TimeColumn:
             return moments
         return moments.dt.tz_localize("UTC").dt.tz_convert(self.zone)
 
+    @property
+    def is_discrete(self) -> bool:
+        """Whether training values are drawn again, and no others."""
+        return self.text is not None or self.numeric.discrete
+
+    def numbers(self, moments: Any) -> np.ndarray:
+        """Return the steps of moments as numbers, NaN where missing."""
+        return self.steps(pd.Series(moments))
+
+    def cells_of(self, numbers: np.ndarray) -> pd.Series:
+        """Return the moments of such numbers."""
+        return self.dates(numbers)
+
     def as_they_came(self, moments: Any) -> Any:
         """Return moments as the column holds them: as they are, or as text."""
         return self.text.written(pd.Series(moments)) if self.text else moments

@@ -142,7 +142,7 @@ class NumericColumn:
 
     def encode(self, values: np.ndarray) -> np.ndarray:
         """Return the code of each value; values never seen get the nearest one."""
-        values = self._numbers(values)
+        values = self.numbers(values)
         missing = np.isnan(values)
         codes = np.searchsorted(self._thresholds, values).astype(np.int32)
         if not len(self.low):
@@ -152,7 +152,7 @@ class NumericColumn:
 
     def scores(self, values: np.ndarray, codes: np.ndarray) -> np.ndarray:
         """Return the normal score of each value, 0 where it is missing."""
-        values = self._numbers(values)
+        values = self.numbers(values)
         scores = np.zeros(len(values))
         known = ~np.isnan(values)
         if not len(self.low):
@@ -165,11 +165,22 @@ class NumericColumn:
         scores[known] = self._score(rank)
         return scores
 
-    def _numbers(self, values: np.ndarray) -> np.ndarray:
+    def numbers(self, values: Any) -> np.ndarray:
+        """Return values as they are, as floats."""
         values = np.asarray(values, dtype=np.float64)
         if np.isinf(values).any():
             raise ValueError(f"Column {self.name!r} contains infinity.")
         return values
+
+    @staticmethod
+    def cells_of(numbers: np.ndarray) -> np.ndarray:
+        """Return the cells of numbers: the same."""
+        return numbers
+
+    @property
+    def is_discrete(self) -> bool:
+        """Whether training values are drawn again, and no others."""
+        return self.discrete
 
     def draw(self, codes: np.ndarray, rank: np.ndarray) -> np.ndarray:
         """Return a value for each code, at a uniform rank among its training values."""

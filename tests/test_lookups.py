@@ -1,0 +1,236 @@
+"""Columns that the values of another one tell, where codes are too coarse for it."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from skvae import VAE, AutoencoderTransformer
+from skvae._table import TableCodec
+from skvae._table._categorical import CategoryColumn
+
+K = 400
+
+
+def _orders(n=2500, seed=0):
+    """Return orders: a zip code tells city and state, a product its price."""
+    rng = np.random.default_rng(seed)
+    zips = np.array([f"{z:05d}" for z in np.sort(rng.choice(99999, K, False))])
+    state = np.arange(K) * 20 // K
+    city = np.array([f"City {rng.integers(300)} in {s}" for s in state])
+    prices = rng.uniform(1, 900, K).round(2)
+    home, product = rng.choice(K, n), rng.choice(K, n)
+    return pd.DataFrame(
+        {
+            "zip": zips[home],
+            "city": city[home],
+            "state": np.array([f"S{s}" for s in state])[home],
+            "product": product + 10_000,
+            "price": prices[product],
+            "spent": rng.normal(size=n).round(2),
+        }
+    )
+
+
+RULES = [("zip", "city"), ("zip", "state"), ("product", "price")]
+
+
+def _rows(frame, columns):
+    return set(frame[list(columns)].itertuples(index=False, name=None))
+
+
+def _told(frame, like):
+    """Tell whether all rules of a table hold."""
+    return all(_rows(frame, rule) <= _rows(like, rule) for rule in RULES)
+
+
+@pytest.fixture(scope="module")
+def orders():
+    return _orders()
+
+
+@pytest.fixture(scope="module")
+def codec(orders):
+    return TableCodec().fit(orders)
+
+
+@pytest.fixture(scope="module")
+def model(orders):
+    return VAE(max_iter=2, random_state=0).fit(orders)
+
+
+def _found(codec):
+    return {(codec.names[e.parent], codec.names[e.child]) for e in codec.lookups}
+
+
+def test_what_values_tell_is_found(codec):
+    assert _found(codec) == set(RULES)
+
+
+def test_draws_keep_to_it(orders, codec):
+    codes = codec.encode(orders)
+    rng = np.random.default_rng(0)
+    drawn = codec.decode(codes, rng)
+    assert _told(drawn, orders)
+    assert list(drawn.dtypes) == list(orders.dtypes)
+    assert (drawn["product"] != orders["product"]).any()
+    # Values change within their codes: the codes of the rows are as they were.
+    np.testing.assert_array_equal(codec.encode(drawn), codes)
+
+
+def test_codes_that_do_not_fit_are_made_to(orders, codec):
+    codes = codec.encode(orders)
+    rng = np.random.default_rng(0)
+    for j in range(codes.shape[1]):
+        codes[:, j] = rng.permutation(codes[:, j])
+    state = orders["state"].iloc[np.argsort(codes[:, 2], kind="stable")]
+    drawn = codec.decode(codes, rng)
+    assert _told(drawn, orders)
+    # The column of the fewest values stays as it was drawn.
+    np.testing.assert_array_equal(codec.encode(drawn)[:, 2], codes[:, 2])
+    assert state.nunique() == 20
+
+
+def test_frequent_values_are_drawn_more_often(orders):
+    often = pd.concat([orders, *[orders[orders["zip"] == orders["zip"][0]]] * 30])
+    often = often.sample(frac=1, random_state=0)
+    codec = TableCodec(max_levels=65).fit(often)
+    drawn = codec.decode(codec.encode(often), np.random.default_rng(0))
+    share = (often["zip"] == orders["zip"][0]).mean()
+    assert (drawn["zip"] == orders["zip"][0]).mean() == pytest.approx(share, rel=0.1)
+
+
+def test_state_and_file_keep_it(orders, codec, model, tmp_path):
+    again = TableCodec.from_state(codec.get_state())
+    codes = codec.encode(orders.head(50))
+    pd.testing.assert_frame_equal(
+        again.decode(codes, np.random.default_rng(0)),
+        codec.decode(codes, np.random.default_rng(0)),
+    )
+    pytest.importorskip("safetensors")
+    from skvae.persistence import load, save
+
+    save(model, tmp_path / "orders.safetensors")
+    pd.testing.assert_frame_equal(
+        load(tmp_path / "orders.safetensors").sample(20, random_state=0),
+        model.sample(20, random_state=0),
+    )
+
+
+def test_samples_and_reconstructions(orders, model):
+    assert _told(model.sample(300, random_state=0), orders)
+    assert _told(model.reconstruct(orders.head(100)), orders)
+    code = AutoencoderTransformer(2, max_iter=1, random_state=0).fit(orders)
+    assert _told(code.sample(100, random_state=0), orders)
+
+
+def test_gaps_are_filled_by_what_is_known(orders, model):
+    open_ = orders.head(90).copy()
+    open_.loc[:29, ["city", "price"]] = None
+    open_.loc[30:59, ["zip", "state"]] = None
+    open_.loc[60:, ["zip", "city", "state"]] = None
+    for filled in (
+        model.impute(open_, random_state=0),
+        *model.impute(open_, n_samples=2, random_state=0),
+    ):
+        assert _told(filled, orders)
+        pd.testing.assert_frame_equal(
+            filled.loc[:29, ["city", "price"]], orders.loc[:29, ["city", "price"]]
+        )
+        assert (filled.loc[30:59, "city"] == orders.loc[30:59, "city"]).all()
+
+
+@pytest.mark.parametrize("given", [["zip"], ["city"], ["price", "state"], ["product"]])
+def test_rows_on_request(orders, model, given):
+    asked = orders.loc[7, given].to_dict()
+    rows = model.sample(20, given=asked, random_state=0)
+    assert (rows[given] == pd.Series(asked)).all().all()
+    assert _told(rows, orders)
+
+
+def test_requests_that_contradict_each_other_are_kept(orders, model):
+    asked = {"zip": orders["zip"][0], "state": "S19"}
+    assert orders["state"][0] != "S19"
+    rows = model.sample(5, given=asked, random_state=0)
+    assert (rows["zip"] == asked["zip"]).all()
+    assert (rows["state"] == "S19").all()
+
+
+def test_a_value_may_tell_that_a_cell_is_missing(orders):
+    silent = orders["zip"].isin(orders["zip"].unique()[:20])
+    frame = orders.assign(city=orders["city"].mask(silent))
+    codec = TableCodec().fit(frame)
+    assert ("zip", "city") in _found(codec)
+    drawn = codec.decode(codec.encode(frame), np.random.default_rng(0))
+    missing = frame.loc[silent, "zip"].unique()
+    np.testing.assert_array_equal(drawn["city"].isna(), drawn["zip"].isin(missing))
+    model = VAE(max_iter=1, random_state=0).fit(frame)
+    assert model.impute(frame.head(50), random_state=0)["city"].notna().all()
+
+
+def test_dates_tell_too():
+    rng = np.random.default_rng(0)
+    day = pd.date_range("2020-01-01", periods=300)
+    rate = rng.normal(size=300).round(3)
+    which = rng.choice(300, 1500)
+    for days in (day, day.strftime("%Y-%m-%d")):
+        frame = pd.DataFrame({"day": days[which], "rate": rate[which]})
+        codec = TableCodec().fit(frame)
+        assert _found(codec) == {("day", "rate")}
+        drawn = codec.decode(codec.encode(frame), rng)
+        assert _rows(drawn, frame.columns) <= _rows(frame, frame.columns)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        # One exception; values that are never repeated; too few rows.
+        lambda f: f.assign(city=f["city"].where(f.index != 9, "Elsewhere"), state="S"),
+        lambda f: f.drop_duplicates("zip"),
+        lambda f: f.head(60),
+        # People of a row or two each: what one of them does is no rule.
+        lambda f: f.assign(
+            zip=[f"p{i}" for i in np.arange(len(f)) * 2 // 3],
+            city="City",
+            state=np.where(np.arange(len(f)) * 2 // 3 % 2, "a", "b"),
+        ),
+        # A number that is hardly ever repeated is not drawn again.
+        lambda f: f.assign(zip=np.arange(len(f)) * 0.1, city="City"),
+    ],
+    ids=["exception", "unique", "few", "people", "measured"],
+)
+def test_other_columns_are_not_looked_up(orders, change):
+    frame = change(orders[["zip", "city", "state"]].assign(spent=orders["spent"]))
+    assert _found(TableCodec().fit(frame)) == set()
+
+
+def test_chance_is_no_rule():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "name": [f"n{i}" for i in rng.choice(900, 1000)],
+            "rare": np.where(np.arange(1000) == 3, "yes", "no"),
+            "coin": rng.choice(["a", "b"], 1000),
+        }
+    )
+    assert _found(TableCodec().fit(frame)) == set()
+
+
+def test_rare_levels_share_codes_with_their_neighbours():
+    levels = [f"item {i}" for i in range(1000)]
+    rng = np.random.default_rng(0)
+    column = CategoryColumn.fit(pd.Series(rng.permutation(levels * 3)), "item", 256)
+    assert column.size == 64
+    codes = column.encode(pd.Series(levels))
+    assert (np.diff(codes) >= 0).all()
+    counts = np.bincount(codes)
+    assert counts.max() <= counts.min() + 1
+
+
+def test_frequent_levels_have_codes_of_their_own():
+    counts = np.r_[np.full(300, 10), np.full(500, 2)]
+    levels = np.repeat([f"level {i}" for i in range(800)], counts)
+    column = CategoryColumn.fit(pd.Series(levels), "level", 256)
+    shares = np.bincount(column.code_of_level)
+    assert (shares[:192] == 1).all()
+    assert len(shares) <= 256
+    assert column.frequencies.sum() == pytest.approx(1)
