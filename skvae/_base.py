@@ -314,7 +314,9 @@ class BaseAutoencoder(
         """Put every attribute back if a fit raises: bad input loses nothing."""
         before = dict(vars(self))
         try:
-            yield
+            # What surrounds a fit does not decide whether gradients are taken.
+            with torch.inference_mode(False), torch.enable_grad():
+                yield
         except BaseException:
             kept = {k: v for k, v in vars(self).items() if k.startswith("_callback")}
             kept |= {k: v for k, v in vars(self).items() if k.startswith("_skl")}

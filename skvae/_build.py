@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from skvae._autoregressive import AutoregressiveLikelihood, ContextPenalty
+from skvae._counts import CountFeatures
 from skvae._module import AutoencoderModule
 from skvae._networks import LinearPlusMLP, build_network, tied_decoder
 from skvae._table_likelihood import TableLikelihood
@@ -183,6 +184,8 @@ def resolved_terms(recipe: Any, table: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _features(arch: Architecture, generator: torch.Generator) -> Any:
+    if arch.likelihood == "poisson":
+        return CountFeatures(arch.n_features, arch.has_mask)
     if not arch.table:
         return None
     features = TableFeatures(

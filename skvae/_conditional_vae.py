@@ -51,6 +51,10 @@ class ConditionalVAE(VAE):
     p(x \mid z, y)` [2]_, with shares :math:`p(y)` that follow the labels of similar
     rows.
 
+    Conditions may be numbers, so to scikit-learn the model is no classifier: give
+    `cross_val_score` and `GridSearchCV` a ``StratifiedKFold`` as `cv`, and
+    ``"accuracy"`` as scoring; ``"roc_auc"`` asks for a classifier.
+
     Parameters
     ----------
     %(n_components)s
@@ -372,6 +376,9 @@ class ConditionalVAE(VAE):
         """
         check_is_fitted(self)
         bounds = self._class_bounds(self._validate(X, reset=False), 32)
+        # Rows that are impossible under every class say nothing of it.
+        lost = ~np.isfinite(bounds.max(axis=1))
+        bounds[lost] = np.log(np.maximum(np.asarray(self.class_prior_), 1e-300))
         bounds -= bounds.max(axis=1, keepdims=True)
         weights = np.exp(bounds)
         return weights / weights.sum(axis=1, keepdims=True)

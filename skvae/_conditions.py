@@ -274,6 +274,14 @@ def spread_labels(columns: Any, X: Any, condition: np.ndarray) -> np.ndarray:
     return np.where(unlabelled[:, None], mixed, condition)
 
 
+def _is_missing(value: Any) -> bool:
+    """Tell NaN, None and the NA of pandas, which equals nothing, from labels."""
+    different = value != value
+    return (
+        value is None or not isinstance(different, bool | np.bool_) or bool(different)
+    )
+
+
 def split_unlabelled(
     values: np.ndarray, classes: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -284,7 +292,7 @@ def split_unlabelled(
     """
     values = np.asarray(values)
     if values.dtype.kind == "O":
-        missing = np.array([v is None or v != v for v in values])
+        missing = np.array([_is_missing(v) for v in values])
         if missing.any():
             known = np.array(values[~missing].tolist())
             filled = np.empty(len(values), dtype=known.dtype)

@@ -16,6 +16,8 @@ from skvae._rows import column_means
 
 _SAMPLE_COMPONENTS = 10
 _MAX_CODES = 1000
+# Squared distance to the mean, in scaled units a cell, up to which rows are the same.
+_NO_SPREAD = 1e-12
 # Cells decoded to measure what components explain; more rows are thinned out.
 _MEASURED_CELLS = 1 << 21
 
@@ -160,7 +162,9 @@ class DeterministicMixin:
             guess = module.likelihood.mean(module.decode(z))
             left.append(distance(self._within_bounds(guess)))
         errors = torch.stack(left).double().cpu().numpy()
-        share = -np.diff(errors) / max(float(spread), np.finfo(float).tiny)
+        # Rows that do not differ have nothing to explain.
+        varies = float(spread) > _NO_SPREAD * x.numel()
+        share = -np.diff(errors) / (float(spread) if varies else np.inf)
         self.explained_variance_ratio_ = share
 
     def _draw_codes(self: Any, n: int, generator: torch.Generator) -> torch.Tensor:

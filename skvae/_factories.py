@@ -275,7 +275,7 @@ _default_generator_lock = threading.RLock()
 
 
 @contextmanager
-def _lent_default_generator(generator: torch.Generator | None) -> Iterator[None]:
+def lent_default_generator(generator: torch.Generator | None) -> Iterator[None]:
     """Let foreign code draw from torch's global generator, seeded by ours, restored."""
     if generator is None:
         yield
@@ -349,7 +349,7 @@ def build_network(
         )
     is_module = isinstance(spec, nn.Module)
     passes = not is_module and _accepts_generator(spec)
-    with _lent_default_generator(None if passes else generator):
+    with lent_default_generator(None if passes else generator):
         if is_module:
             network = copy.deepcopy(spec)
         else:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -25,6 +27,7 @@ from skvae._defaults import (
     training_plan,
 )
 from skvae._devices import device_of
+from skvae._factories import lent_default_generator
 from skvae._inference import FoldedEncoder
 from skvae._layerwise import check_stackable, start_layerwise
 from skvae._learned_prior import (
@@ -128,11 +131,12 @@ class Fitting:
         columns = est._columns
         if self.go_on:
             est._refuse_missing(X)
+        est._refuse_beyond_support(X)
         self.dtype = self._dtype(X)
         arrays = columns.to_rows(X, _NAME[self.dtype])
         extra = est._condition_arrays(self.y, arrays, reset=not self.go_on)
         arrays |= {name: a.astype(_NAME[self.dtype]) for name, a in extra.items()}
-        with limited_threads(self._multiply_adds()):
+        with limited_threads(self._multiply_adds()), self._own_randomness():
             dataset = RowDataset(columns, arrays, self.dtype, self.device)
             train, valid = self._split(len(dataset))
             if not self.go_on:
@@ -148,6 +152,15 @@ class Fitting:
             reconstruction_attributes=dict,
         )
         return est
+
+    @contextmanager
+    def _own_randomness(self) -> Iterator[None]:
+        """Let own networks draw (dropout) from a generator that the seed decides."""
+        est = self.estimator
+        own = est.encoder is not None or est.decoder is not None
+        seed = torch_generator(self.seeds.shuffle) if own else None
+        with lent_default_generator(seed):
+            yield
 
     @property
     def _hook_y(self) -> Any:
@@ -201,8 +214,6 @@ class Fitting:
             likelihood = "bernoulli" if binary else "gaussian"
         est.likelihood_ = likelihood
         scale = est.scale if likelihood == "gaussian" else None
-        if likelihood != "gaussian":
-            _check_support(X, likelihood)
         return NumericColumns.fit(X, scale, has_missing=missing)
 
     def _resolve_hidden(self, default: tuple[int, ...]) -> None:
@@ -560,19 +571,3 @@ class Fitting:
 def _is_binary(X: Any) -> bool:
     values = X.data if sp.issparse(X) else X
     return bool(np.all((values == 0) | (values == 1)))
-
-
-def _check_support(X: Any, likelihood: str) -> None:
-    values = X.data if sp.issparse(X) else X
-    low = np.nanmin(values, initial=0.0)
-    high = np.nanmax(values, initial=0.0)
-    if likelihood == "poisson" and low < 0:
-        raise ValueError(
-            "Negative values in data passed to an estimator with likelihood='poisson': "
-            f"counts are >= 0, got {low}."
-        )
-    if likelihood in ("bernoulli", "continuous_bernoulli") and (low < 0 or high > 1):
-        raise ValueError(
-            f"likelihood={likelihood!r} needs data in [0, 1], got values in "
-            f"[{low}, {high}]."
-        )

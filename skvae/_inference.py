@@ -50,7 +50,8 @@ class FoldedEncoder:
     @classmethod
     def of(cls, module: Any, columns: Any) -> FoldedEncoder | None:
         """Fold the encoder of a module, None where rows need more than products."""
-        if not _is_plain(module.encoder, columns) or columns.has_missing:
+        plain = _is_plain(module.encoder, columns) and module.features is None
+        if not plain or columns.has_missing:
             return None
         with torch.no_grad():
             return cls(module, columns)
@@ -80,6 +81,8 @@ class FoldedEncoder:
     def _blocks(self, X: Any) -> Iterable[Tensor]:
         """Yield rows by the block, as tensors that share their memory if they can."""
         if isinstance(X, np.ndarray) and X.dtype == self.dtype and X.flags.writeable:
+            # torch knows no rows or columns in reverse.
+            X = X if min(X.strides) >= 0 else np.ascontiguousarray(X)
             return torch.from_numpy(X).split(_ROWS)
         blocks = dense_chunks(X, _ROWS)
         return (torch.from_numpy(np.require(b, self.dtype, ["W"])) for b in blocks)

@@ -174,11 +174,16 @@ class AutoencoderModule(nn.Module):
         **ignored: Any,
     ) -> Tensor:
         """Return what the encoder sees of stored rows, uncorrupted."""
+        return self._seen(x, mask, values)
+
+    def _seen(
+        self, x: Tensor, mask: Tensor | None, values: Tensor | None, *corruption: Any
+    ) -> Tensor:
+        """Return the inputs that stand for rows, and for what is there of them."""
         if self.features is not None:
-            return self.features(x, values)
-        if mask is None:
-            return x
-        return torch.cat([x, mask], dim=-1)
+            x = self.features(x, values, *corruption)
+            x = x if mask is None else x * mask
+        return x if mask is None else torch.cat([x, mask], dim=-1)
 
     def posterior(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return mean and log-variance of the posterior, or the code and None."""
@@ -243,7 +248,7 @@ class AutoencoderModule(nn.Module):
             return self.encoder_input(x, mask, values)
         noise: Any = self.noise if self.training else self.held_out_noise
         if self.features is not None:
-            return self.features(x, values, self.corruption, noise)
+            return self._seen(x, mask, values, self.corruption, noise)
         corrupted = self.corruption(x, noise)
         return self.encoder_input(corrupted, mask)
 

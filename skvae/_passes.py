@@ -8,6 +8,7 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from sklearn.utils.validation import check_array, check_is_fitted
 
@@ -100,6 +101,30 @@ class PassesMixin:
                 "on had no missing cells. Impute them first, or fit on rows that have "
                 "some."
             )
+
+    def _refuse_beyond_support(self: Any, X: Any) -> None:
+        """Refuse numbers that have no likelihood: of these scores say nothing."""
+        bounds = {
+            "bernoulli": (0.0, 1.0),
+            "continuous_bernoulli": (0.0, 1.0),
+            "poisson": (0.0, np.inf),
+        }.get(self.likelihood_)
+        if bounds is None:
+            return
+        values = X.data if sp.issparse(X) else X
+        low = np.nanmin(values, initial=0.0)
+        high = np.nanmax(values, initial=0.0)
+        if low >= bounds[0] and high <= bounds[1]:
+            return
+        if self.likelihood_ == "poisson":
+            raise ValueError(
+                "Negative values in data passed to an estimator with "
+                f"likelihood='poisson': counts are >= 0, got {low}."
+            )
+        raise ValueError(
+            f"likelihood={self.likelihood_!r} needs data in [0, 1], got values in "
+            f"[{low}, {high}]."
+        )
 
     def _chunks(self: Any, dataset: RowDataset, repeats: int = 1) -> Iterator[tuple]:
         """Yield slices of rows and their batches, in bounded memory."""

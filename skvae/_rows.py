@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 _CHUNK = 4096
+# How far most columns of data in [0, 1] reach if they share these units.
+_FAR = 0.25
 
 
 def dense_chunks(X: Any, size: int = _CHUNK) -> Iterator[np.ndarray]:
@@ -168,16 +170,18 @@ def _largest_square(low: np.ndarray, high: np.ndarray) -> float:
 def _common_range(X: Any, low: np.ndarray, high: np.ndarray) -> float | None:
     """Return the constant that maps the data into [0, 1], if the columns share one.
 
-    Data already in [0, 1] keeps its units. Non-negative integers whose columns
+    Data already in [0, 1] keeps its units if most columns reach far into it, as pixels
+    do and small shares do not. Non-negative integers whose columns
     mostly reach the same order of maximum (pixels, ratings) share one constant:
     scaling each column by itself would blow up the nearly constant ones.
     """
     if not np.all(low >= 0):
         return None
     top = float(np.max(high, initial=0.0))
-    if top <= 1.0:
-        return 1.0
     varying = high > low
+    if top <= 1.0:
+        far = not varying.any() or np.median(high[varying]) >= _FAR
+        return 1.0 if far else None
     if varying.sum() < 2 or np.median(high[varying]) < 0.5 * top or top > 65535:
         return None
     whole = all(np.all((b == np.round(b)) | np.isnan(b)) for b in dense_chunks(X))

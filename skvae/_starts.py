@@ -184,7 +184,13 @@ def start_at_means(module: Any, X: np.ndarray) -> None:
         p = np.clip(mean, 0.01, 0.99)
         mean = np.log(p) - np.log1p(-p)
     elif name == "Poisson":
+        module.features.learn(X)
         mean = np.log(np.maximum(mean, 1e-3))
+        # A rate is the exponential of what the decoder says: it starts at the means.
+        slopes = getattr(module.decoder, "linear_weight", None)
+        if isinstance(slopes, torch.Tensor):
+            with torch.no_grad():
+                slopes.zero_()
     bias = getattr(module.decoder, "bias", None)
     if isinstance(bias, torch.Tensor) and bias.numel() >= len(mean):
         with torch.no_grad():

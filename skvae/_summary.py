@@ -72,6 +72,8 @@ def _training(model: Any) -> list[tuple[str, Any]]:
 
 def _epoch_kept(model: Any) -> int:
     """Return the epoch of the weights kept, 0 for the start."""
+    if model.best_loss_ == model.baseline_loss_:
+        return 0
     curve = model.validation_loss_curve_ or []
     return curve.index(model.best_loss_) + 1 if model.best_loss_ in curve else 0
 

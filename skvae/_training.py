@@ -422,6 +422,17 @@ class AutoencoderNet(NeuralNet):
         self.parts_ = []
 
 
+# What skorch calls some parameters of the estimators.
+_SAID_ELSEWHERE = {
+    "lr": "learning_rate_init",
+    "optimizer__lr": "learning_rate_init",
+    "max_epochs": "max_iter",
+    "batch_size": "batch_size of the estimator",
+    "device": "device of the estimator",
+    "verbose": "verbose of the estimator",
+}
+
+
 def make_net(
     module: Any,
     objective: Any,
@@ -435,6 +446,10 @@ def make_net(
 ) -> AutoencoderNet:
     """Make the net of an estimator; users' callbacks are cloned, never mutated."""
     extra = dict(net_params or {})
+    for name in extra.keys() & _SAID_ELSEWHERE.keys():
+        raise ValueError(
+            f"net_params may not hold {name!r}: {_SAID_ELSEWHERE[name]} says that."
+        )
     kind: type[AutoencoderNet] = AutoencoderNet
     if "accelerator" in extra:
         from skorch.hf import AccelerateMixin

@@ -261,6 +261,7 @@ class VAE(BaseAutoencoder):
     ) -> np.ndarray:
         """Return the bound of each validated row, given what else it carries."""
         check_count("n_importance_samples", n_importance_samples)
+        self._refuse_beyond_support(X)
         arrays = {name: a.astype(self._dtype) for name, a in arrays.items()}
         dataset, module = self._dataset(X, **arrays), self._module
         noise = self._shared_noise(n_importance_samples)

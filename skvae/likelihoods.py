@@ -28,7 +28,8 @@ __all__ = [
 _HALF_LOG_TAU = 0.5 * math.log(2.0 * math.pi)
 # At the floor itself the soft floor has no inverse and no gradient.
 _FLOOR_MARGIN = 1.02
-_MAX_LOG_RATE = 20.0
+# Where log rates are clipped, and how sharply: those of a million stay as they are.
+_MAX_LOG_RATE, _SHARPNESS = 20.0, 10.0
 # Below this slope the closed forms of the continuous Bernoulli cancel.
 _SERIES_BELOW = 0.1
 
@@ -564,7 +565,7 @@ class Poisson(Likelihood):
         return torch.poisson(self.mean(raw), generator=generator)
 
     def _log_rate(self, raw: Tensor) -> Tensor:
-        return raw - functional.softplus(raw - _MAX_LOG_RATE)
+        return raw - functional.softplus(raw - _MAX_LOG_RATE, beta=_SHARPNESS)
 
 
 LIKELIHOODS: dict[str, type[Likelihood]] = {

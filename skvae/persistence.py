@@ -164,6 +164,9 @@ def _encoded(value: Any, tensors: dict[str, np.ndarray], where: str) -> Any:
     if isinstance(value, dict) and all(isinstance(k, str) for k in value):
         items = {k: _encoded(v, tensors, f"{where}.{k}") for k, v in value.items()}
         return {"dict": items}
+    if isinstance(value, dict) and all(isinstance(k, str | int) for k in value):
+        pairs = [[k, _encoded(v, tensors, f"{where}.{k}")] for k, v in value.items()]
+        return {"pairs": pairs}
     raise TypeError(
         f"{where} holds a {type(value).__name__}, which cannot be stored as plain "
         "values. Use pickle, or fit without it."
@@ -179,6 +182,8 @@ def _decoded(value: Any, tensors: dict[str, np.ndarray]) -> Any:
         return tensors[value["tensor"]].reshape(value["shape"])
     if "array" in value:
         return np.array(value["array"], dtype=value["dtype"])
+    if "pairs" in value:
+        return {k: _decoded(v, tensors) for k, v in value["pairs"]}
     if "tuple" in value:
         return tuple(_decoded(v, tensors) for v in value["tuple"])
     return {k: _decoded(v, tensors) for k, v in value["dict"].items()}

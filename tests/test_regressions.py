@@ -213,3 +213,158 @@ def test_a_file_is_written_only_if_it_can_be_read(X, tmp_path):
     model = clone(Own(2, max_iter=1, random_state=0)).fit(X)
     with pytest.raises(TypeError, match="Got Own, which load could not make again"):
         save(model, tmp_path / "own.safetensors")
+
+
+# -- found by people who used it -------------------------------------------------------
+@pytest.mark.parametrize("kind", [*TIED, VAE])
+def test_rows_and_columns_in_reverse(X, kind):
+    model = _quick(kind).fit(X)
+    codes = model.transform(X)
+    np.testing.assert_array_equal(model.transform(X[::-1]), codes[::-1])
+    turned = np.ascontiguousarray(X[:, ::-1])
+    np.testing.assert_array_equal(model.transform(turned[:, ::-1]), codes)
+    np.testing.assert_array_equal(
+        model.reconstruct(X[::-1]), model.reconstruct(X)[::-1]
+    )
+
+
+@pytest.mark.parametrize("unit", [1e-2, 1e-4, 1e-8])
+def test_small_shares_are_standardised_like_all_small_numbers(unit):
+    rng = np.random.default_rng(0)
+    X = rng.uniform(size=(200, 1)) * np.ones((1, 4)) + 0.1 * rng.uniform(size=(200, 4))
+    X = X / X.max() * unit
+    shares, shifted = (VAE(1, max_iter=5, random_state=0).fit(Y) for Y in (X, X - unit))
+    assert shares.score(X) == pytest.approx(shifted.score(X - unit), abs=1e-3)
+    drawn = shares.sample(2000, random_state=0)
+    np.testing.assert_allclose(drawn.std(0), X.std(0), rtol=0.2)
+
+
+def test_data_that_reach_far_into_the_unit_interval_keep_their_units():
+    X = np.random.default_rng(0).uniform(size=(100, 5)) * [1, 1, 0.6, 0.3, 0.01]
+    model = _quick(VAE).fit(X)
+    np.testing.assert_array_equal(model.scale_, np.ones(5))
+    assert model.sample(100, random_state=0).min() >= 0
+
+
+@pytest.mark.parametrize("mean", [0.5, 50, 5000, 10**6])
+@pytest.mark.parametrize("max_iter", [0, 20])
+def test_counts_of_any_size(mean, max_iter):
+    from scipy.stats import poisson
+
+    X = np.random.default_rng(0).poisson(mean, (400, 4)).astype(float)
+    model = VAE(2, likelihood="poisson", max_iter=max_iter, random_state=0).fit(X[:300])
+    own = poisson(X[:300].mean(0)).logpmf(X[300:]).sum(1).mean()
+    assert model.score(X[300:]) == pytest.approx(own, abs=1.0)
+    np.testing.assert_allclose(
+        model.sample(5000, random_state=0).mean(0), X.mean(0), rtol=0.25
+    )
+
+
+def test_counts_with_factors_behind_them():
+    from scipy.stats import poisson
+
+    rng = np.random.default_rng(0)
+    z, loadings = rng.normal(size=(800, 2)), 0.6 * rng.normal(size=(2, 6))
+    X = rng.poisson(np.exp(z @ loadings + rng.uniform(0, 6, 6))).astype(float)
+    model = VAE(2, likelihood="poisson", max_iter=60, random_state=0).fit(X[:600])
+    own = poisson(X[:600].mean(0)).logpmf(X[600:]).sum(1).mean()
+    assert model.score(X[600:]) > 0.5 * own
+
+
+def test_counts_with_gaps():
+    X = np.random.default_rng(0).poisson(30, (200, 3)).astype(float)
+    gaps = X.copy()
+    gaps[::5, 1] = np.nan
+    model = VAE(1, likelihood="poisson", max_iter=20, random_state=0).fit(gaps)
+    filled = model.impute(gaps)
+    assert np.abs(filled[::5, 1] - 30).max() < 10
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "message"), [("bernoulli", r"in \[0, 1\]"), ("poisson", "counts")]
+)
+def test_numbers_without_a_likelihood_are_refused_at_any_time(X, likelihood, message):
+    model = _quick(VAE, likelihood=likelihood, warm_start=True).fit(1.0 * (X > 0))
+    for method in (model.fit, model.partial_fit, model.score, model.score_samples):
+        with pytest.raises(ValueError, match=message):
+            method(X)
+    labelled = _quick(ConditionalVAE, likelihood=likelihood).fit(1.0 * (X > 0), X[:, 0])
+    with pytest.raises(ValueError, match=message):
+        labelled.score_samples(X, X[:, 0])
+
+
+def test_own_networks_with_dropout_are_reproducible(X):
+    import torch
+    from torch import nn
+
+    def encoder(n_in, n_out):
+        return nn.Sequential(nn.Linear(n_in, 8), nn.Dropout(0.5), nn.Linear(8, n_out))
+
+    before = torch.get_rng_state()
+    codes = []
+    for extra in range(2):
+        torch.rand(extra)
+        state = torch.get_rng_state()
+        codes.append(_quick(AutoencoderTransformer, encoder=encoder).fit_transform(X))
+        assert torch.equal(torch.get_rng_state(), state)
+    torch.set_rng_state(before)
+    np.testing.assert_array_equal(*codes)
+
+
+@pytest.mark.parametrize("context", ["inference_mode", "no_grad"])
+def test_a_fit_takes_gradients_wherever_it_is_called(X, context):
+    import torch
+
+    with getattr(torch, context)():
+        model = _quick(VAE).fit(X)
+    np.testing.assert_array_equal(model.transform(X), _quick(VAE).fit(X).transform(X))
+
+
+@pytest.mark.parametrize("name", ["lr", "max_epochs", "batch_size", "device"])
+def test_what_the_estimator_says_is_not_said_twice(X, name):
+    with pytest.raises(ValueError, match=f"net_params may not hold '{name}'"):
+        _quick(VAE, net_params={name: 1}).fit(X)
+
+
+def test_the_start_is_epoch_zero_of_the_summary():
+    X = np.random.default_rng(0).normal(size=(569, 30))
+    model = AutoencoderTransformer(
+        2, max_iter=20, learning_rate_init=0.2, random_state=0
+    ).fit(X)
+    assert model.best_loss_ == model.baseline_loss_
+    assert "epoch kept" in model.summary()
+    assert model.summary().split("epoch kept")[1].split()[0] == "0"
+
+
+def test_rows_that_do_not_differ_explain_nothing():
+    for X in (np.ones((1, 3)), np.ones((30, 3)), np.full((30, 3), 1e6)):
+        model = AutoencoderTransformer(1, max_iter=1, random_state=0).fit(X)
+        np.testing.assert_array_equal(model.explained_variance_ratio_, 0)
+
+
+def test_impossible_rows_are_of_any_class(X):
+    y = X[:, 0] > 0
+    model = _quick(ConditionalVAE).fit(X.astype(np.float32), y)
+    far = np.full((1, 4), 1e30, dtype=np.float32)
+    shares = model.predict_proba(far)
+    assert shares.sum() == pytest.approx(1)
+    assert shares[0, 1] == pytest.approx(y.mean())
+
+
+@pytest.mark.parametrize("dtype", ["boolean", "string", "Int64"])
+def test_labels_of_pandas_may_be_missing(X, dtype):
+    labels = pd.Series((X[:, 0] > 0).astype(int)).astype(dtype)
+    labels[::7] = pd.NA
+    model = _quick(ConditionalVAE).fit(X, labels)
+    assert len(model.classes_) == 2
+
+
+def test_heads_of_columns_by_position_survive_a_file(X, tmp_path):
+    pytest.importorskip("safetensors")
+    from skvae.persistence import load
+
+    model = _quick(VAE, likelihood={0: "gaussian"}).fit(X)
+    save(model, tmp_path / "model.safetensors")
+    again = load(tmp_path / "model.safetensors")
+    assert again.likelihood == {0: "gaussian"}
+    np.testing.assert_array_equal(again.transform(X), model.transform(X))
