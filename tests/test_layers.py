@@ -27,7 +27,7 @@ LAYERS = (
     "_table_model",
     "_jacobian _layerwise _inference _autoregressive",
     "_networks _starts _learned_prior _table_likelihood",
-    "_factories _flat _conditions _imputing _defaults _smoothing _embedding _thinning "
+    "_factories _flat _conditions _imputing _defaults _smoothing _embedding _thinning _counts "
     "_excluded",
     "objectives likelihoods corruptions priors _table _table_heads",
     "_fused _mixture_density _optimizer _plan _rows",

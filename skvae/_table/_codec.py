@@ -36,6 +36,7 @@ from skvae._table._known import Known
 from skvae._table._layout import CodeLayout
 from skvae._table._lookups import Lookup, choose_keys, find_lookups, follow_keys
 from skvae._table._numeric import NumericColumn
+from skvae._table._orders import Order, crossing_codes, find_orders, keep_orders
 from skvae._table._sums import Sum, add_up, find_sums
 from skvae._table._written_dates import WrittenDates
 
@@ -78,6 +79,8 @@ class TableCodec(CodeLayout):
         Columns that a date tells.
     lookups : list of Lookup
         Columns that the values of another one tell.
+    orders : list of Order
+        Columns that are nowhere below another one.
     sizes : ndarray of shape (n_coded,)
         Codes of each column, and of the joint ones after them.
     """
@@ -99,6 +102,7 @@ class TableCodec(CodeLayout):
         self.sums: list[Sum] = []
         self.date_parts: list[DatePart] = []
         self.lookups: list[Lookup] = []
+        self.orders: list[Order] = []
         self.library: str | None = None
         self.names: list[Any] = []
         self.dtypes: list[str] = []
@@ -159,6 +163,13 @@ class TableCodec(CodeLayout):
         bound = self.agreeing_columns - {entry.parent for entry in self.date_parts}
         bound |= {j for column in self.joint for j in column.members}
         self.lookups = find_lookups(self.columns, cells, codes, bound)
+        told: tuple[Any, ...] = (*self.derived, *self.lookups, *self.gaps)
+        bound = {entry.child for entry in (*told, *self.date_parts)} | self.sum_columns
+        bound |= {j for column in self.joint for j in column.members}
+        self.orders = find_orders(self.columns, cells, bound)
+        self.exclusions += crossing_codes(
+            self.orders, self.columns, self.offsets, len(codes)
+        )
         return self
 
     def _codes(self, cells: list[Any]) -> np.ndarray:
@@ -401,7 +412,8 @@ class TableCodec(CodeLayout):
     def agreeing_columns(self) -> set[int]:
         """Columns whose values have to agree with each other."""
         dated, told = _both_of(self.date_parts), _both_of(self.lookups)
-        return self.gap_columns | self.sum_columns | dated | told
+        ordered = {j for entry in self.orders for j in (entry.below, entry.above)}
+        return self.gap_columns | self.sum_columns | dated | told | ordered
 
     def _plain_cells(
         self, frame: pd.DataFrame, columns: set[int]
@@ -477,6 +489,7 @@ class TableCodec(CodeLayout):
         dated = {entry.parent for entry in self.date_parts}
         moved = [entry for entry in self.lookups if entry.parent not in dated]
         choose_keys(moved, values, column_of, told, rng)
+        keep_orders(self.orders, values, column_of, told, rng)
         close_gaps(self.gaps, values, column_of, told)
         add_up(self.sums, self.derived, values, column_of, told, drawn=rng is not None)
         follow_dates(self.date_parts, values, column_of, told)
@@ -525,6 +538,7 @@ class TableCodec(CodeLayout):
             "sums": [entry.to_dict() for entry in self.sums],
             "date_parts": [entry.to_dict() for entry in self.date_parts],
             "lookups": [entry.to_dict() for entry in self.lookups],
+            "orders": [entry.to_dict() for entry in self.orders],
             "library": self.library,
             "names": self.names,
             "dtypes": self.dtypes,
@@ -543,6 +557,7 @@ class TableCodec(CodeLayout):
         codec.sums = [Sum(**entry) for entry in state["sums"]]
         codec.date_parts = [DatePart(**entry) for entry in state["date_parts"]]
         codec.lookups = [Lookup(**entry) for entry in state["lookups"]]
+        codec.orders = [Order(**entry) for entry in state["orders"]]
         for name in ("library", "names", "dtypes", "categories"):
             setattr(codec, name, state[name])
         return codec
