@@ -27,8 +27,8 @@ LAYERS = (
     "_table_model",
     "_jacobian _layerwise _inference _autoregressive",
     "_networks _starts _learned_prior _table_likelihood",
-    "_factories _flat _conditions _imputing _defaults _smoothing _embedding _thinning _counts "
-    "_excluded",
+    "_factories _flat _conditions _imputing _defaults _smoothing _embedding _thinning "
+    "_excluded _counts",
     "objectives likelihoods corruptions priors _table _table_heads",
     "_fused _mixture_density _optimizer _plan _rows",
     "_random _docs _compat _threads _summary _inner _devices",

@@ -36,6 +36,7 @@ from skvae._table._known import Known
 from skvae._table._layout import CodeLayout
 from skvae._table._lookups import Lookup, choose_keys, find_lookups, follow_keys
 from skvae._table._numeric import NumericColumn
+from skvae._table._objects import ObjectForm, object_forms, read_objects
 from skvae._table._orders import Order, crossing_codes, find_orders, keep_orders
 from skvae._table._sums import Sum, add_up, find_sums
 from skvae._table._written_dates import WrittenDates
@@ -106,6 +107,7 @@ class TableCodec(CodeLayout):
         self.library: str | None = None
         self.names: list[Any] = []
         self.dtypes: list[str] = []
+        self.forms: dict[int, ObjectForm] = {}
         self.categories: list[dict[str, Any] | None] = []
 
     # -- learning ----------------------------------------------------------------------
@@ -123,6 +125,7 @@ class TableCodec(CodeLayout):
             The fitted codec.
         """
         self.library = library_of(X)
+        self.forms = {}
         frame = self._frame(X)
         self.names = list(frame.columns)
         if len(set(self.names)) < len(self.names):
@@ -131,6 +134,8 @@ class TableCodec(CodeLayout):
         self.dtypes = [str(t) for t in kinds]
         self.categories = declared_categories(frame)
         declared = declared_features(frame, self.categorical_features)
+        self.forms = object_forms(frame, declared)
+        frame = self._frame(X)
         self.columns = [
             self._fit_column(frame[name], name, name in declared)
             for name in frame.columns
@@ -195,7 +200,7 @@ class TableCodec(CodeLayout):
 
     def _frame(self, X: Any) -> pd.DataFrame:
         if library_of(X) is not None:
-            return to_pandas(X)
+            return read_objects(to_pandas(X), self.forms)
         array = np.asarray(X)
         return pd.DataFrame(array, columns=[f"x{j}" for j in range(array.shape[1])])
 
@@ -509,6 +514,8 @@ class TableCodec(CodeLayout):
     def _typed(self, values: Any, j: int) -> Any:
         column = self.column_as_it_came(j)
         dtype, known = self.dtypes[j], self.categories[j]
+        if j in self.forms:
+            return self.forms[j].written(values)
         if isinstance(column, TimeColumn):
             values = column.as_they_came(values)
         if known is not None:
@@ -543,6 +550,7 @@ class TableCodec(CodeLayout):
             "names": self.names,
             "dtypes": self.dtypes,
             "categories": self.categories,
+            "forms": [[j, form.to_dict()] for j, form in self.forms.items()],
         }
 
     @classmethod
@@ -558,6 +566,7 @@ class TableCodec(CodeLayout):
         codec.date_parts = [DatePart(**entry) for entry in state["date_parts"]]
         codec.lookups = [Lookup(**entry) for entry in state["lookups"]]
         codec.orders = [Order(**entry) for entry in state["orders"]]
+        codec.forms = {j: ObjectForm(**form) for j, form in state["forms"]}
         for name in ("library", "names", "dtypes", "categories"):
             setattr(codec, name, state[name])
         return codec

@@ -201,6 +201,7 @@ class TimeColumn:
         """Return the date a condition asks for, NaT for a missing cell."""
         if self.text and isinstance(value, str):
             return self.text.read(pd.Series([value]), self.name)[0]
+        value = value.to_timestamp() if isinstance(value, pd.Period) else value
         kind = pd.Timedelta if self.is_duration else pd.Timestamp
         try:
             moment = kind(value)

@@ -1,0 +1,116 @@
+"""Columns of objects that stand for numbers or dates."""
+
+import datetime
+import decimal
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from skvae import VAE
+from skvae._table import TableCodec
+from skvae._table._objects import ObjectForm
+
+N = 300
+
+
+@pytest.fixture(scope="module")
+def visits():
+    rng = np.random.default_rng(0)
+    start = pd.Timestamp("2023-01-01") + pd.to_timedelta(rng.integers(0, 700, N), "D")
+    end = start + pd.to_timedelta(rng.integers(1, 20, N), "D")
+    net = np.exp(rng.normal(3, 1, N)).round(2)
+    return pd.DataFrame(
+        {
+            "start": start.date,
+            "end": end.date,
+            "month": start.to_period("M"),
+            "net": [decimal.Decimal(f"{value:.2f}") for value in net],
+            "gross": [decimal.Decimal(f"{1.1 * value:.2f}") for value in net],
+            "ward": rng.choice(["a", "b"], N),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def model(visits):
+    return VAE(max_iter=2, random_state=0).fit(visits)
+
+
+def test_objects_come_back_as_they_were(visits, model):
+    rows = model.sample(200, random_state=0)
+    assert list(rows.dtypes) == list(visits.dtypes)
+    assert {type(v) for v in rows["start"]} == {datetime.date}
+    assert {type(v) for v in rows["net"]} == {decimal.Decimal}
+    assert {v.as_tuple().exponent for v in rows["net"]} == {-2}
+    assert (rows["end"] >= rows["start"]).all()
+
+
+def test_objects_are_numbers_and_dates_to_the_model(visits, model):
+    rows = model.sample(200, random_state=0)
+    both = rows[["net", "gross"]].astype(float)
+    assert both.corr(method="spearman").iloc[0, 1] > 0.9
+    kinds = [column.kind for column in model._columns.codec.columns]
+    assert kinds == ["time", "time", "time", "numeric", "numeric", "category"]
+
+
+def test_missing_objects(visits):
+    frame = visits.copy()
+    frame.loc[::9, ["end", "month", "net"]] = None
+    model = VAE(max_iter=2, random_state=0).fit(frame)
+    rows = model.sample(200, random_state=0)
+    assert 0 < rows["net"].isna().mean() < 0.4
+    filled = model.impute(frame, random_state=0)
+    assert filled.notna().all().all()
+    assert {type(v) for v in filled["end"]} == {datetime.date}
+    pd.testing.assert_frame_equal(filled[1:9], visits[1:9])
+
+
+@pytest.mark.parametrize("name", ["start", "month", "net"])
+def test_objects_may_be_asked_for(visits, model, name):
+    value = visits[name][7]
+    rows = model.sample(5, given={name: value}, random_state=0)
+    assert (rows[name] == value).all()
+
+
+def test_state_keeps_the_form(visits):
+    codec = TableCodec().fit(visits)
+    again = TableCodec.from_state(codec.get_state())
+    codes = codec.encode(visits)
+    pd.testing.assert_frame_equal(
+        *(c.decode(codes, np.random.default_rng(0)) for c in (codec, again))
+    )
+
+
+def test_declared_objects_are_categories(visits):
+    codec = TableCodec(categorical_features=["net", "month"]).fit(visits)
+    assert [codec.columns[j].kind for j in (2, 3)] == ["category", "category"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("start", "soon"), ("net", "much"), ("month", "soon")]
+)
+def test_other_objects_are_refused(visits, model, name, value):
+    with pytest.raises(ValueError, match=f"'{name}' held objects of the kind"):
+        model.transform(visits.assign(**{name: value}))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [1, 2.5],
+        ["a", "b"],
+        [decimal.Decimal("1"), 2.0],
+        [datetime.date(2020, 1, 1), "later"],
+        [datetime.datetime(2020, 1, 1), datetime.date(2020, 1, 1)],
+        [None, None],
+    ],
+)
+def test_other_columns_have_no_form(values):
+    assert ObjectForm.of(pd.Series(values, dtype=object)) is None
+
+
+def test_infinite_objects_are_refused(visits):
+    frame = visits.assign(net=[decimal.Decimal("Infinity"), *visits["net"][1:]])
+    with pytest.raises(ValueError, match="'net' contains infinity"):
+        VAE(max_iter=1).fit(frame)
