@@ -113,4 +113,4 @@ def test_other_columns_have_no_form(values):
 def test_infinite_objects_are_refused(visits):
     frame = visits.assign(net=[decimal.Decimal("Infinity"), *visits["net"][1:]])
     with pytest.raises(ValueError, match="'net' contains infinity"):
-        VAE(max_iter=1).fit(frame)
+        VAE(max_iter=1, random_state=0).fit(frame)
