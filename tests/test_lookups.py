@@ -183,8 +183,8 @@ def test_dates_tell_too():
 @pytest.mark.parametrize(
     "change",
     [
-        # One exception; values that are never repeated; too few rows.
-        lambda f: f.assign(city=f["city"].where(f.index != 9, "Elsewhere"), state="S"),
+        # Many exceptions; values that are never repeated; too few rows.
+        lambda f: f.assign(city=f["city"].where(f.index % 20 > 0, "Else"), state="S"),
         lambda f: f.drop_duplicates("zip"),
         lambda f: f.head(60),
         # People of a row or two each: what one of them does is no rule.
@@ -196,11 +196,64 @@ def test_dates_tell_too():
         # A number that is hardly ever repeated is not drawn again.
         lambda f: f.assign(zip=np.arange(len(f)) * 0.1, city="City"),
     ],
-    ids=["exception", "unique", "few", "people", "measured"],
+    ids=["exceptions", "unique", "few", "people", "measured"],
 )
 def test_other_columns_are_not_looked_up(orders, change):
     frame = change(orders[["zip", "city", "state"]].assign(spent=orders["spent"]))
     assert _found(TableCodec().fit(frame)) == set()
+
+
+def _broken(rows, told):
+    """Return the share of rows with a city that is not that of the zip code."""
+    city = told.drop_duplicates("zip").set_index("zip")["city"]
+    both = rows[["zip", "city"]].notna().all(axis=1)
+    return (rows.loc[both, "city"] != rows.loc[both, "zip"].map(city)).mean()
+
+
+@pytest.mark.parametrize("n_zips", [60, K])
+def test_slips_and_gaps_do_not_hide_a_rule(n_zips):
+    rng = np.random.default_rng(0)
+    which = rng.choice(n_zips, 2500)
+    clean = pd.DataFrame(
+        {
+            "zip": np.array([f"{z:05d}" for z in range(n_zips)])[which],
+            "city": np.array([f"City {z // 3}" for z in range(n_zips)])[which],
+            "spent": rng.normal(size=2500).round(2),
+        }
+    )
+    frame = clean.copy()
+    frame.loc[[7, 99], "city"] = "City 0"
+    frame.loc[rng.choice(2500, 100, False), "city"] = None
+    frame.loc[rng.choice(2500, 100, False), "zip"] = None
+    codec = TableCodec().fit(frame)
+    assert _found(codec) == {("zip", "city")}
+    codes = codec.encode(frame)
+    for j in range(codes.shape[1]):
+        codes[:, j] = rng.permutation(codes[:, j])
+    drawn = codec.decode(codes, rng)
+    assert _broken(drawn, clean) == 0
+    for name in ("zip", "city"):
+        assert drawn[name].isna().sum() == frame[name].isna().sum()
+    # A column that is missing says nothing of the other one.
+    alone = drawn["city"].isna()
+    np.testing.assert_array_equal(codec.encode(drawn)[alone, 0], codes[alone, 0])
+    model = VAE(max_iter=1, random_state=0).fit(frame)
+    filled = model.impute(frame.head(300), random_state=0)
+    assert filled.notna().all().all()
+    assert _broken(filled.drop(index=[7, 99]), clean) == 0
+
+
+def test_what_follows_from_a_told_column_goes_with_it(orders):
+    frame = orders.assign(land=orders["state"].str[1:].astype(int) // 7)
+    frame.loc[3, "state"] = "S0" if frame["state"][3] != "S0" else "S1"
+    codec = TableCodec().fit(frame)
+    rng = np.random.default_rng(0)
+    codes = codec.encode(frame)
+    for j in range(codes.shape[1]):
+        codes[:, j] = rng.permutation(codes[:, j])
+    drawn = codec.decode(codes, rng)
+    assert _rows(drawn, ("zip", "state")) <= _rows(orders, ("zip", "state"))
+    assert _rows(drawn, ("zip", "land")) <= _rows(frame, ("zip", "land"))
 
 
 def test_chance_is_no_rule():

@@ -167,7 +167,7 @@ class TableCodec(CodeLayout):
         self.lookups = []
         bound = self.agreeing_columns - {entry.parent for entry in self.date_parts}
         bound |= {j for column in self.joint for j in column.members}
-        self.lookups = find_lookups(self.columns, cells, codes, bound)
+        self.lookups = find_lookups(self.columns, cells, codes, self.derived, bound)
         told: tuple[Any, ...] = (*self.derived, *self.lookups, *self.gaps)
         bound = {entry.child for entry in (*told, *self.date_parts)} | self.sum_columns
         bound |= {j for column in self.joint for j in column.members}

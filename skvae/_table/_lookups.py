@@ -14,10 +14,13 @@ import numpy as np
 import pandas as pd
 from scipy.spatial import KDTree
 
-from skvae._table._dependence import determines
+from skvae._table._dependence import Derived
 
 # Rows that most pairs of columns are told apart by.
 _SCREENED = 2048
+# Share of rows that may be otherwise: slips of whoever wrote the table. Rows beyond one
+# a key, and nats that keys save, from which on a rule is believed.
+_EXCEPTIONS, _MIN_EVIDENCE, _LEAST_GAIN = 0.01, 30, 25.0
 # Distance between groups of keys, in normal scores: beyond any within one.
 _FAR = 100.0
 
@@ -35,7 +38,9 @@ class Lookup:
     weights : ndarray of shape (n_keys,)
         Training rows that have each.
     told : ndarray of shape (n_keys,)
-        The value of the child beside each, NaN for a missing cell.
+        The usual value of the child beside each, NaN for a missing cell.
+    has_gaps : bool
+        Whether cells of the child are missing though the key tells a value.
     """
 
     child: int
@@ -43,6 +48,7 @@ class Lookup:
     keys: np.ndarray
     weights: np.ndarray
     told: np.ndarray
+    has_gaps: bool
 
     def places(self, numbers: np.ndarray) -> np.ndarray:
         """Return the place of each value among the keys, -1 if it is not there."""
@@ -55,9 +61,13 @@ class Lookup:
 
 
 def find_lookups(
-    columns: list[Any], cells: list[Any], codes: np.ndarray, bound: set[int]
+    columns: list[Any],
+    cells: list[Any],
+    codes: np.ndarray,
+    derived: list[Derived],
+    bound: set[int],
 ) -> list[Lookup]:
-    """Find the columns that the values of another one tell in all training rows.
+    """Find the columns that the values of another one tell, but for few exceptions.
 
     Parameters
     ----------
@@ -67,6 +77,8 @@ def find_lookups(
         Their training cells.
     codes : ndarray of shape (n_rows, n_columns)
         The codes of those.
+    derived : list of Derived
+        Columns whose codes follow from those of another one.
     bound : set of int
         Columns whose values have to agree with others already.
 
@@ -75,18 +87,11 @@ def find_lookups(
     lookups : list of Lookup
         No column is told by two, and none that is told tells another.
     """
-    parents = [
-        j
-        for j in range(len(columns))
-        if j not in bound
-        and _has_values_beyond_codes(columns[j], cells[j], codes[:, j])
-    ]
-    if not parents:
-        return []
-    numbers = {
-        j: columns[j].numbers(cells[j]) for j in range(len(columns)) if j not in bound
-    }
+    free = [j for j in range(len(columns)) if j not in bound]
+    numbers = {j: columns[j].numbers(cells[j]) for j in free}
     distinct = {j: _n_distinct(own) for j, own in numbers.items()}
+    parents = [j for j in free if columns[j].is_discrete and distinct[j] > 1]
+    followed = {(e.parent, e.child) for e in derived}
     found: dict[int, Lookup] = {}
     # The finest first; of two that tell each other the left one is the parent.
     for parent in sorted(parents, key=lambda j: (-distinct[j], j)):
@@ -95,42 +100,86 @@ def find_lookups(
         known = np.flatnonzero(~np.isnan(numbers[parent]))
         rows = known[np.argsort(numbers[parent][known], kind="stable")]
         keys = numbers[parent][rows]
+        fine = distinct[parent] > len(np.unique(codes[rows, parent]))
         taken = {entry.parent for entry in found.values()} | found.keys() | {parent}
         for child in sorted(numbers.keys() - taken):
-            values = numbers[child][rows]
-            if (
-                1 < distinct[child] <= distinct[parent]
-                # A value of hardly more than one row is nobody's rule, but a name is.
-                and distinct[parent] <= max(len(keys) / 2, 2 * distinct[child])
-                and _tells(keys, values, len(columns))
-            ):
-                first = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]])
-                counts = np.diff(np.r_[first, len(keys)]).astype(np.float64)
-                entry = Lookup(child, parent, keys[first], counts, values[first])
-                found[child] = entry
-    return list(found.values())
-
-
-def _has_values_beyond_codes(column: Any, cells: Any, codes: np.ndarray) -> bool:
-    """Tell whether codes of a column stand for several values that are drawn again."""
-    if not column.is_discrete:
-        return False
-    return _n_distinct(column.numbers(cells)) > len(np.unique(codes[codes >= 0]))
+            few = 1 < distinct[child] <= distinct[parent]
+            # A value of hardly more than one row is nobody's rule, but a name is.
+            few &= distinct[parent] <= max(len(keys) / 2, 2 * distinct[child])
+            if few and (fine or (parent, child) not in followed):
+                told = _told(keys, numbers[child][rows], len(columns))
+                if told is not None:
+                    found[child] = Lookup(child, parent, *told)
+    return _with_followers(found, derived)
 
 
 def _n_distinct(numbers: np.ndarray) -> int:
     return len(np.unique(numbers[~np.isnan(numbers)]))
 
 
-def _tells(keys: np.ndarray, values: np.ndarray, n_columns: int) -> bool:
-    """Tell whether sorted keys determine values, not by chance."""
+def _with_followers(found: dict[int, Lookup], derived: list[Derived]) -> list[Lookup]:
+    """Leave out columns from which others follow that are not told with them."""
+    left = dict(found)
+    for entry in derived:
+        own, other = found.get(entry.parent), found.get(entry.child)
+        if own and (other is None or other.parent != own.parent):
+            left.pop(entry.parent, None)
+    return list(left.values())
+
+
+def _told(
+    keys: np.ndarray, values: np.ndarray, n_columns: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool] | None:
+    """Return keys, their rows, what each tells and if gaps vary; None if by chance.
+
+    Where cells are missing beside a key always or never that is told, too.
+    """
     for most in (min(_SCREENED, len(keys)), len(keys)):
-        same = keys[1:most] == keys[: most - 1]
-        left, right = values[: most - 1][same], values[1:most][same]
-        if not ((left == right) | (np.isnan(left) & np.isnan(right))).all():
-            return False
-    pair = [np.unique(own, return_inverse=True)[1] for own in (keys, values)]
-    return determines(np.column_stack(pair), (-1, -1), n_columns)
+        first = np.flatnonzero(np.r_[True, keys[1:most] != keys[: most - 1]])
+        owner = np.repeat(np.arange(len(first)), np.diff(np.r_[first, most]))
+        told, wrong = _majority(owner, values[:most], len(first))
+        if wrong > _EXCEPTIONS * most:
+            return None
+    weights = np.bincount(owner).astype(np.float64)
+    gaps = np.bincount(owner, np.isnan(values))
+    vary = bool(((gaps > 0) & (gaps < weights)).any())
+    if not _is_rule(values, len(first), wrong, n_columns):
+        return None
+    return keys[first], weights, told, vary
+
+
+def _majority(
+    owner: np.ndarray, values: np.ndarray, n_keys: int
+) -> tuple[np.ndarray, int]:
+    """Return the most frequent known value of each key, and rows that differ."""
+    known = ~np.isnan(values)
+    distinct, index = np.unique(values[known], return_inverse=True)
+    pairs, counts = np.unique(
+        owner[known] * max(len(distinct), 1) + index, return_counts=True
+    )
+    of_key, of_value = np.divmod(pairs, max(len(distinct), 1))
+    # The last of the pairs of a key has most rows.
+    order = np.lexsort((-of_value, counts, of_key))
+    last = order[np.r_[of_key[order][1:] != of_key[order][:-1], True][: len(order)]]
+    told = np.full(n_keys, np.nan)
+    told[of_key[last]] = distinct[of_value[last]]
+    return told, int(counts.sum() - counts[last].sum())
+
+
+def _is_rule(values: np.ndarray, n_keys: int, wrong: int, n_columns: int) -> bool:
+    """Tell whether keys say of values what independent columns would not.
+
+    The gain in nats has to be more than it takes to write down what each key says.
+    """
+    known = values[~np.isnan(values)]
+    n, counts = len(known), np.unique(known, return_counts=True)[1]
+    if n - n_keys < _MIN_EVIDENCE or len(counts) < 2:
+        return False
+    alone = float((counts * np.log(counts / n)).sum())
+    rest = (wrong + 1) / (n + 2)
+    told = (n - wrong) * np.log1p(-rest) + wrong * np.log(rest / len(counts))
+    rules = n_keys * np.log(len(counts))
+    return bool(told - rules - alone > _LEAST_GAIN + 2 * np.log(n_columns))
 
 
 def choose_keys(
@@ -166,8 +215,11 @@ def choose_keys(
         for entry in own:
             child = column_of(entry.child)
             said = _with_known(child, values, told, entry.child)[rows]
-            known = ~_is_open(told, entry.child, len(numbers))[rows]
-            clues.append(_Clue.of(child, said, entry.told, known))
+            open_ = _is_open(told, entry.child, len(numbers))[rows]
+            state = np.where(open_, _DRAWN, _KNOWN)
+            if entry.has_gaps:
+                state[np.isnan(said)] = _SILENT
+            clues.append(_Clue.of(child, said, entry.told, state))
         places = _agreeing(own[0].places(numbers[rows]), clues, own[0].weights, rng)
         moved = numbers.copy()
         moved[rows] = np.where(places >= 0, keys[places], numbers[rows])
@@ -186,14 +238,18 @@ def follow_keys(
         numbers = child.numbers(values[entry.child])
         places = entry.places(_with_known(parent, values, told, entry.parent))
         follows = (places >= 0) & _is_open(told, entry.child, len(numbers))
+        gap = np.isnan(entry.told[places])
+        if entry.has_gaps:
+            # Whether a cell is missing is nobody's rule.
+            follows &= ~(gap | np.isnan(numbers))
         # What is to be filled is not filled with a gap.
-        asked = ~_is_open(told, entry.parent, len(numbers))
-        follows &= ~(asked & np.isnan(entry.told[places]))
+        follows &= ~(gap & ~_is_open(told, entry.parent, len(numbers)))
         if follows.any():
             numbers = np.where(follows, entry.told[places], numbers)
             values[entry.child] = child.cells_of(numbers)
 
 
+_DRAWN, _KNOWN, _SILENT = range(3)
 # What rows and keys are compared by.
 Pairs = list[tuple[np.ndarray, np.ndarray]]
 
@@ -208,15 +264,15 @@ class _Clue:
         Codes, distinct values and normal scores, of the rows and of the keys.
     is_graded : bool
         Whether codes are bins, of which a near one is as good.
-    known : ndarray of shape (n_rows,)
-        Whether the value of the row is known, and not only drawn.
+    state : ndarray of shape (n_rows,)
+        Whether the value of the row is drawn, known, or missing and says nothing.
     """
 
     codes: tuple[np.ndarray, np.ndarray]
     values: tuple[np.ndarray, np.ndarray]
     scores: tuple[np.ndarray, np.ndarray]
     is_graded: bool
-    known: np.ndarray
+    state: np.ndarray
 
     @classmethod
     def of(
@@ -224,7 +280,7 @@ class _Clue:
         column: Any,
         rows: np.ndarray,
         keys: np.ndarray,
-        known: np.ndarray | None = None,
+        state: np.ndarray | None = None,
     ) -> _Clue:
         values = np.unique(np.concatenate([rows, keys]), return_inverse=True)[1]
         cells = [pd.Series(column.cells_of(own)) for own in (rows, keys)]
@@ -235,7 +291,7 @@ class _Clue:
             (values[: len(rows)], values[len(rows) :]),
             (scores[0], scores[1]),
             len(column.bins) > 0,
-            np.zeros(len(rows), dtype=bool) if known is None else known,
+            np.full(len(rows), _DRAWN) if state is None else state,
         )
 
 
@@ -251,10 +307,11 @@ def _agreeing(
     those of columns of many values give way.
     """
     chosen = places.copy()
-    known = np.column_stack([clue.known for clue in clues])
-    for pattern in np.unique(known, axis=0):
-        firm = [c.values for c, exact in zip(clues, pattern, strict=True) if exact]
-        rest = [c for c, exact in zip(clues, pattern, strict=True) if not exact]
+    states = np.column_stack([clue.state for clue in clues])
+    for pattern in np.unique(states, axis=0):
+        both = list(zip(clues, pattern.tolist(), strict=True))
+        firm = [c.values for c, state in both if state == _KNOWN]
+        rest = [c for c, state in both if state == _DRAWN]
         soft = [c.codes for c in rest if not c.is_graded]
         soft.sort(key=lambda pair: len(np.unique(pair[1])))
         near = [c.scores for c in rest if c.is_graded]
@@ -262,7 +319,7 @@ def _agreeing(
         if near:
             trials.append((firm + [c.codes for c in rest], []))
         trials += [(firm + soft[:used], near) for used in range(len(soft), -1, -1)]
-        left = np.flatnonzero((known == pattern).all(axis=1))
+        left = np.flatnonzero((states == pattern).all(axis=1))
         for equal, graded in trials:
             found = _matching(places, equal, graded, left, weights, rng)
             chosen[left[found >= 0]] = found[found >= 0]
