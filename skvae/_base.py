@@ -198,11 +198,12 @@ class BaseAutoencoder(
         self._refuse_sparse(X, table=table)
         if table and Container.of(X).is_frame:
             validate_data(self, X, skip_check_array=True, reset=reset)
-            if not len(X):
-                raise ValueError(
-                    f"Found array with 0 sample(s) (shape={X.shape}) while a minimum "
-                    f"of 1 is required by {type(self).__name__}."
-                )
+            for size, what in zip(X.shape, ("sample", "feature"), strict=True):
+                if not size:
+                    raise ValueError(
+                        f"Found array with 0 {what}(s) (shape={X.shape}) while a "
+                        f"minimum of 1 is required by {type(self).__name__}."
+                    )
             return X
         return validate_data(
             self,

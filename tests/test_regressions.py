@@ -368,3 +368,16 @@ def test_heads_of_columns_by_position_survive_a_file(X, tmp_path):
     again = load(tmp_path / "model.safetensors")
     assert again.likelihood == {0: "gaussian"}
     np.testing.assert_array_equal(again.transform(X), model.transform(X))
+
+
+@pytest.mark.parametrize("value", [["up"], ["up", "down"], ("up", "down")])
+def test_one_value_is_given_for_a_column(X, value):
+    frame = pd.DataFrame({"x": X[:, 0], "label": np.where(X[:, 0] > 0, "up", "down")})
+    model = _quick(VAE).fit(frame)
+    with pytest.raises(ValueError, match="one value for column 'label'"):
+        model.sample(1, given={"label": value}, random_state=0)
+
+
+def test_a_frame_without_columns_is_refused():
+    with pytest.raises(ValueError, match=r"0 feature\(s\)"):
+        _quick(VAE, likelihood="table").fit(pd.DataFrame(index=range(5)))

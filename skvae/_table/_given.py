@@ -28,7 +28,7 @@ def codes_given(codec: Any, given: dict[str, Any]) -> dict[int, np.ndarray]:
     Raises
     ------
     ValueError
-        If a column or a level is unknown.
+        If a column or a level is unknown, or not one value.
     """
     codes, values = {}, {}
     for name, value in given.items():
@@ -36,6 +36,11 @@ def codes_given(codec: Any, given: dict[str, Any]) -> dict[int, np.ndarray]:
             raise ValueError(
                 f"given names the unknown column {name!r}. Known columns are "
                 f"{codec.names}."
+            )
+        if pd.api.types.is_list_like(value):
+            raise ValueError(
+                f"given must hold one value for column {name!r}. Got {value!r}; "
+                "a frame of one row each asks for several."
             )
         j = codec.names.index(name)
         codes[j] = codec.column_as_it_came(j).codes_of(value)

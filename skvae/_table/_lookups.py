@@ -88,7 +88,10 @@ def find_lookups(
         No column is told by two, and none that is told tells another.
     """
     free = [j for j in range(len(columns)) if j not in bound]
+    if not free:
+        return []
     numbers = {j: columns[j].numbers(cells[j]) for j in free}
+    table = np.column_stack(list(numbers.values()))
     distinct = {j: _n_distinct(own) for j, own in numbers.items()}
     parents = [j for j in free if columns[j].is_discrete and distinct[j] > 1]
     followed = {(e.parent, e.child) for e in derived}
@@ -102,7 +105,8 @@ def find_lookups(
         keys = numbers[parent][rows]
         fine = distinct[parent] > len(np.unique(codes[rows, parent]))
         taken = {entry.parent for entry in found.values()} | found.keys() | {parent}
-        for child in sorted(numbers.keys() - taken):
+        possible = {free[k] for k in _hardly_changing(keys, table[rows[:_SCREENED]])}
+        for child in sorted(possible - taken):
             few = 1 < distinct[child] <= distinct[parent]
             # A value of hardly more than one row is nobody's rule, but a name is.
             few &= distinct[parent] <= max(len(keys) / 2, 2 * distinct[child])
@@ -111,6 +115,16 @@ def find_lookups(
                 if told is not None:
                     found[child] = Lookup(child, parent, *told)
     return _with_followers(found, derived)
+
+
+def _hardly_changing(keys: np.ndarray, some: np.ndarray) -> list[int]:
+    """Return the columns of some rows that seldom change where the key stays."""
+    most = len(some)
+    same = np.flatnonzero(keys[1:most] == keys[: most - 1])
+    before, after = some[same], some[same + 1]
+    changes = (before != after) & ~np.isnan(before) & ~np.isnan(after)
+    # A row that is otherwise changes twice.
+    return np.flatnonzero(changes.sum(axis=0) <= 2 * _EXCEPTIONS * most).tolist()
 
 
 def _n_distinct(numbers: np.ndarray) -> int:
@@ -134,12 +148,11 @@ def _told(
 
     Where cells are missing beside a key always or never that is told, too.
     """
-    for most in (min(_SCREENED, len(keys)), len(keys)):
-        first = np.flatnonzero(np.r_[True, keys[1:most] != keys[: most - 1]])
-        owner = np.repeat(np.arange(len(first)), np.diff(np.r_[first, most]))
-        told, wrong = _majority(owner, values[:most], len(first))
-        if wrong > _EXCEPTIONS * most:
-            return None
+    first = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]])
+    owner = np.repeat(np.arange(len(first)), np.diff(np.r_[first, len(keys)]))
+    told, wrong = _majority(owner, values, len(first))
+    if wrong > _EXCEPTIONS * len(keys):
+        return None
     weights = np.bincount(owner).astype(np.float64)
     gaps = np.bincount(owner, np.isnan(values))
     vary = bool(((gaps > 0) & (gaps < weights)).any())
@@ -160,7 +173,8 @@ def _majority(
     of_key, of_value = np.divmod(pairs, max(len(distinct), 1))
     # The last of the pairs of a key has most rows.
     order = np.lexsort((-of_value, counts, of_key))
-    last = order[np.r_[of_key[order][1:] != of_key[order][:-1], True][: len(order)]]
+    owners = of_key[order]
+    last = order[np.flatnonzero(np.r_[owners[1:] != owners[:-1], True][: len(order)])]
     told = np.full(n_keys, np.nan)
     told[of_key[last]] = distinct[of_value[last]]
     return told, int(counts.sum() - counts[last].sum())
