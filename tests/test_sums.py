@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from skvae import VAE, AutoencoderTransformer
 from skvae._table import TableCodec
+from skvae._table._draft import Draft
 from skvae._table._sums import Sum, _around, add_up
 
 N = 500
@@ -157,6 +158,7 @@ def test_who_gives_way(bills):
         "out of range": ([90.0, 5.0, 1e4], [None, None, 1e4], [90.0, 5.0, 1e4]),
         "missing": ([50.0, np.nan, 40.0], [None] * 3, [50.0, np.nan, 40.0]),
     }
+    rng = np.random.default_rng(0)
     for drawn, known, wanted in rows.values():
         values = [None] * 6
         for j, value in zip((0, 2, 3), drawn, strict=True):
@@ -165,7 +167,7 @@ def test_who_gives_way(bills):
             j: pd.Series([np.nan if v is None else v])
             for j, v in zip((0, 2, 3), known, strict=True)
         }
-        add_up([entry], [], values, codec.column_as_it_came, told, drawn=True)
+        add_up([entry], [], Draft(values, codec.column_as_it_came, told, rng))
         np.testing.assert_allclose([values[j][0] for j in (0, 2, 3)], wanted)
 
 
@@ -175,10 +177,10 @@ def test_medians_add_up_only_where_they_have_to(bills):
     open_, closed = (
         [np.array([50.0]), None, np.array([5.0]), np.array([40.0])] for _ in range(2)
     )
-    add_up([entry], [], open_, codec.column_as_it_came, {}, drawn=False)
+    add_up([entry], [], Draft(open_, codec.column_as_it_came, {}, None))
     assert open_[0] == 50
     told = {2: pd.Series([5.0]), 3: pd.Series([40.0])}
-    add_up([entry], [], closed, codec.column_as_it_came, told, drawn=False)
+    add_up([entry], [], Draft(closed, codec.column_as_it_came, told, None))
     assert closed[0] == 45
 
 

@@ -7,7 +7,7 @@ agree with; those that no date of the bin agrees with follow the date.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import pandas as pd
 
 from skvae._table._datetime import TimeColumn
 from skvae._table._dependence import determines
+from skvae._table._draft import Draft
 from skvae._table._gaps import known_first, plain
 
 # Parts of a date, the coarsest first.
@@ -121,31 +122,22 @@ def _codes_of_keys(
     return values.tolist(), codes[first].tolist()
 
 
-def move_dates(
-    parts: list[DatePart],
-    values: list[Any],
-    column_of: Callable[[int], Any],
-    told: dict[int, pd.Series],
-) -> None:
+def move_dates(parts: list[DatePart], draft: Draft) -> None:
     """Move drawn dates within their bins to where the columns they tell agree.
 
     Parameters
     ----------
     parts : list of DatePart
         Columns that a date tells.
-    values : list of array-like
-        Values of all columns, changed in place.
-    column_of : callable
-        Returns a column by its position.
-    told : dict of int to Series
-        Cells of their columns that are known.
+    draft : Draft
+        Rows, changed in place.
     """
     for parent in sorted({entry.parent for entry in parts}):
         own = [entry for entry in parts if entry.parent == parent]
-        column = column_of(parent)
-        moments = pd.Series(values[parent]).reset_index(drop=True)
-        open_ = (moments.notna() & _is_open(told, parent, moments)).to_numpy()
-        wanted = [(e, *_wanted(e, values, column_of, told)) for e in own]
+        column = draft.column(parent)
+        moments = pd.Series(draft.values[parent]).reset_index(drop=True)
+        open_ = moments.notna().to_numpy() & draft.is_open(parent)
+        wanted = [(entry, *_wanted(entry, draft)) for entry in own]
         most = sum(counts for _, _, counts in wanted)
         rows = np.flatnonzero(open_ & (_score(moments, wanted, slice(None)) < most))
         if len(rows):
@@ -154,29 +146,24 @@ def move_dates(
             if not column.numeric.discrete and any(e.part == "hour" for e in own):
                 moved = _best(moved, _same_day(moved, column), column, wanted, rows)
             moments.iloc[rows] = moved.array
-            values[parent] = moments
+            draft.values[parent] = moments
 
 
-def follow_dates(
-    parts: list[DatePart],
-    values: list[Any],
-    column_of: Callable[[int], Any],
-    told: dict[int, pd.Series],
-) -> None:
+def follow_dates(parts: list[DatePart], draft: Draft) -> None:
     """Make columns agree with the dates that tell them; see `move_dates`."""
     for entry in parts:
-        column, dates = column_of(entry.child), column_of(entry.parent)
-        moments = pd.Series(values[entry.parent]).reset_index(drop=True)
-        if entry.parent in told:
-            moments = dates.zoned(known_first(told[entry.parent], moments))
+        column, dates = draft.column(entry.child), draft.column(entry.parent)
+        moments = pd.Series(draft.values[entry.parent]).reset_index(drop=True)
+        if entry.parent in draft.told:
+            known = known_first(draft.told[entry.parent], moments)
+            moments = dates.zoned(known)
         codes = entry.told(moments)
-        own = column.encode(pd.Series(values[entry.child]))
-        wrong = (codes >= 0) & (codes != own)
-        wrong &= _is_open(told, entry.child, moments).to_numpy()
+        own = column.encode(pd.Series(draft.values[entry.child]))
+        wrong = (codes >= 0) & (codes != own) & draft.is_open(entry.child)
         if wrong.any():
-            new = values[entry.child].copy()
+            new = draft.values[entry.child].copy()
             new[wrong] = _drawn(column, codes[wrong])
-            values[entry.child] = new
+            draft.values[entry.child] = new
 
 
 def _drawn(column: Any, codes: np.ndarray) -> np.ndarray:
@@ -185,22 +172,12 @@ def _drawn(column: Any, codes: np.ndarray) -> np.ndarray:
     return column.draw(codes, np.random.default_rng(0))
 
 
-def _is_open(told: dict[int, pd.Series], j: int, like: pd.Series) -> pd.Series:
-    return told[j].isna() if j in told else pd.Series(True, index=like.index)
-
-
-def _wanted(
-    entry: DatePart,
-    values: list[Any],
-    column_of: Callable[[int], Any],
-    told: dict[int, pd.Series],
-) -> tuple[np.ndarray, np.ndarray]:
+def _wanted(entry: DatePart, draft: Draft) -> tuple[np.ndarray, np.ndarray]:
     """Return the codes a date is to tell, and how much each counts."""
-    cells = pd.Series(values[entry.child])
-    open_ = _is_open(told, entry.child, cells)
-    if entry.child in told:
-        cells = cells.where(open_, told[entry.child].astype(cells.dtype))
-    codes = column_of(entry.child).encode(cells)
+    cells, open_ = pd.Series(draft.values[entry.child]), draft.is_open(entry.child)
+    if entry.child in draft.told:
+        cells = cells.where(open_, draft.told[entry.child].astype(cells.dtype))
+    codes = draft.column(entry.child).encode(cells)
     return codes, np.where(open_, 1, _KNOWN)
 
 

@@ -18,6 +18,7 @@ from skvae._table._calendar import (
 from skvae._table._categorical import CategoryColumn
 from skvae._table._datetime import TimeColumn
 from skvae._table._dependence import Derived, direction_of, find_derived, told_ranks
+from skvae._table._draft import Draft
 from skvae._table._exclusions import find_exclusions
 from skvae._table._finer import with_finer_bins
 from skvae._table._frames import (
@@ -489,16 +490,15 @@ class TableCodec(CodeLayout):
 
         Drawn values, given a generator, else the most probable ones.
         """
-        column_of, told = self.column_as_it_came, known.cells
-        move_dates(self.date_parts, values, column_of, told)
+        draft = Draft(values, self.column_as_it_came, known.cells, rng)
+        move_dates(self.date_parts, draft)
         dated = {entry.parent for entry in self.date_parts}
-        moved = [entry for entry in self.lookups if entry.parent not in dated]
-        choose_keys(moved, values, column_of, told, rng)
-        keep_orders(self.orders, values, column_of, told, rng)
-        close_gaps(self.gaps, values, column_of, told)
-        add_up(self.sums, self.derived, values, column_of, told, drawn=rng is not None)
-        follow_dates(self.date_parts, values, column_of, told)
-        follow_keys(self.lookups, values, column_of, told)
+        choose_keys([e for e in self.lookups if e.parent not in dated], draft)
+        keep_orders(self.orders, draft)
+        close_gaps(self.gaps, draft)
+        add_up(self.sums, self.derived, draft)
+        follow_dates(self.date_parts, draft)
+        follow_keys(self.lookups, draft)
 
     def _rows(self, values: list[Any]) -> Any:
         if self.library is None:

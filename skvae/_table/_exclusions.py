@@ -15,7 +15,7 @@ from skvae._table._mixture import one_hot
 # Rows that independent columns would have of a pair, from which on it counts that there
 # are none; rows from which on models learn it by themselves, and columns from which on
 # none hears another.
-_MIN_EXPECTED, _MAX_ROWS, _MAX_COLUMNS = 6.0, 2000, 256
+_MIN_EXPECTED, MAX_ROWS, _MAX_COLUMNS = 6.0, 2000, 256
 
 
 def find_exclusions(
@@ -41,7 +41,7 @@ def find_exclusions(
         Positions of two codes, the first one further left, and :math:`\log(1 + e)`.
     """
     n, d = codes.shape
-    if n > _MAX_ROWS or d > _MAX_COLUMNS:
+    if n > MAX_ROWS or d > _MAX_COLUMNS:
         return []
     rows = one_hot(codes, sizes)
     counts = rows.sum(axis=0)

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from skvae._table._datetime import TimeColumn
+from skvae._table._draft import Draft
 from skvae._table._numeric import NumericColumn
 
 # Rows and bins from which on a difference is judged; the share of them in bins.
@@ -216,49 +217,36 @@ def missing_starts(
     return changed
 
 
-def close_gaps(
-    gaps: list[Gap],
-    values: list[Any],
-    column_of: Callable[[int], Any],
-    told: dict[int, pd.Series],
-) -> None:
+def close_gaps(gaps: list[Gap], draft: Draft) -> None:
     """Replace drawn differences by the ends they lead to.
 
     Parameters
     ----------
     gaps : list of Gap
         Gaps between columns.
-    values : list of array-like
-        Drawn values of all columns, changed in place.
-    column_of : callable
-        Returns a column as it came, by its position.
-    told : dict of int to Series
-        Cells of their columns that are known.
+    draft : Draft
+        Rows, changed in place.
     """
-    told = dict(told)
+    values, told = draft.values, dict(draft.told)
     for gap in reversed(gaps if told else []):
         alone = _told_by_end(gap, gaps, told)
         if alone.any():
-            start = gap.start(told[gap.child], values[gap.child], column_of(gap.parent))
+            like = draft.column(gap.parent)
+            start = gap.start(told[gap.child], values[gap.child], like)
             known = plain(told[gap.parent])
             told[gap.parent] = known.where(~alone, plain(pd.Series(start)))
     children = {gap.child for gap in gaps}
     for gap in gaps:
         if gap.parent not in children and gap.parent in told:
-            values[gap.parent] = _told_first(told, values, gap.parent, column_of)
+            values[gap.parent] = _told_first(told, draft, gap.parent)
         values[gap.child] = gap.end(values[gap.parent], values[gap.child])
         if gap.child in told:
-            values[gap.child] = _told_first(told, values, gap.child, column_of)
+            values[gap.child] = _told_first(told, draft, gap.child)
 
 
-def _told_first(
-    told: dict[int, pd.Series],
-    values: list[Any],
-    j: int,
-    column_of: Callable[[int], Any],
-) -> Any:
-    cells = known_first(told[j], values[j])
-    return _in_form(_numbers(column_of(j), cells), column_of(j))
+def _told_first(told: dict[int, pd.Series], draft: Draft, j: int) -> Any:
+    cells, column = known_first(told[j], draft.values[j]), draft.column(j)
+    return _in_form(_numbers(column, cells), column)
 
 
 def _told_by_end(gap: Gap, gaps: list[Gap], cells: dict[int, pd.Series]) -> pd.Series:

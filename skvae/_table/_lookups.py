@@ -6,7 +6,6 @@ levels of a category. What a value tells is looked up.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ import pandas as pd
 from scipy.spatial import KDTree
 
 from skvae._table._dependence import Derived
+from skvae._table._draft import Draft
 
 # Rows that most pairs of columns are told apart by.
 _SCREENED = 2048
@@ -196,71 +196,54 @@ def _is_rule(values: np.ndarray, n_keys: int, wrong: int, n_columns: int) -> boo
     return bool(told - rules - alone > _LEAST_GAIN + 2 * np.log(n_columns))
 
 
-def choose_keys(
-    lookups: list[Lookup],
-    values: list[Any],
-    column_of: Callable[[int], Any],
-    told: dict[int, pd.Series],
-    rng: np.random.Generator | None,
-) -> None:
+def choose_keys(lookups: list[Lookup], draft: Draft) -> None:
     """Replace drawn values by others that tell what the row says.
 
     Parameters
     ----------
     lookups : list of Lookup
         Columns that others tell.
-    values : list of array-like
-        Drawn values of all columns, changed in place.
-    column_of : callable
-        Returns a column by its position.
-    told : dict of int to Series
-        Cells of their columns that are known.
-    rng : Generator or None
-        Chooses among several; None takes the most frequent.
+    draft : Draft
+        Rows, changed in place.
     """
     for parent in sorted({entry.parent for entry in lookups}):
         own = [entry for entry in lookups if entry.parent == parent]
-        column, keys = column_of(parent), own[0].keys
-        numbers = column.numbers(values[parent])
-        rows = np.flatnonzero(_is_open(told, parent, len(numbers)) & ~np.isnan(numbers))
+        column, keys = draft.column(parent), own[0].keys
+        numbers = column.numbers(draft.values[parent])
+        rows = np.flatnonzero(draft.is_open(parent) & ~np.isnan(numbers))
         if not len(rows):
             continue
         clues = [_Clue.of(column, numbers[rows], keys)]
         for entry in own:
-            child = column_of(entry.child)
-            said = _with_known(child, values, told, entry.child)[rows]
-            open_ = _is_open(told, entry.child, len(numbers))[rows]
-            state = np.where(open_, _DRAWN, _KNOWN)
+            said = draft.numbers(entry.child)[rows]
+            state = np.where(draft.is_open(entry.child)[rows], _DRAWN, _KNOWN)
             if entry.has_gaps:
                 state[np.isnan(said)] = _SILENT
+            child = draft.column(entry.child)
             clues.append(_Clue.of(child, said, entry.told, state))
-        places = _agreeing(own[0].places(numbers[rows]), clues, own[0].weights, rng)
+        places = own[0].places(numbers[rows])
+        places = _agreeing(places, clues, own[0].weights, draft.rng)
         moved = numbers.copy()
         moved[rows] = np.where(places >= 0, keys[places], numbers[rows])
-        values[parent] = column.cells_of(moved)
+        draft.values[parent] = column.cells_of(moved)
 
 
-def follow_keys(
-    lookups: list[Lookup],
-    values: list[Any],
-    column_of: Callable[[int], Any],
-    told: dict[int, pd.Series],
-) -> None:
+def follow_keys(lookups: list[Lookup], draft: Draft) -> None:
     """Make columns agree with the values that tell them; see `choose_keys`."""
     for entry in lookups:
-        child, parent = column_of(entry.child), column_of(entry.parent)
-        numbers = child.numbers(values[entry.child])
-        places = entry.places(_with_known(parent, values, told, entry.parent))
-        follows = (places >= 0) & _is_open(told, entry.child, len(numbers))
+        child = draft.column(entry.child)
+        numbers = child.numbers(draft.values[entry.child])
+        places = entry.places(draft.numbers(entry.parent))
+        follows = (places >= 0) & draft.is_open(entry.child)
         gap = np.isnan(entry.told[places])
         if entry.has_gaps:
             # Whether a cell is missing is nobody's rule.
             follows &= ~(gap | np.isnan(numbers))
         # What is to be filled is not filled with a gap.
-        follows &= ~(gap & ~_is_open(told, entry.parent, len(numbers)))
+        follows &= ~(gap & ~draft.is_open(entry.parent))
         if follows.any():
             numbers = np.where(follows, entry.told[places], numbers)
-            values[entry.child] = child.cells_of(numbers)
+            draft.values[entry.child] = child.cells_of(numbers)
 
 
 _DRAWN, _KNOWN, _SILENT = range(3)
@@ -398,18 +381,3 @@ def _drawn(
     place = np.searchsorted(running, aim, side="right") - 1
     place = np.clip(place, first, np.maximum(stop - 1, first))
     return order[np.minimum(place, len(order) - 1)]
-
-
-def _is_open(told: dict[int, pd.Series], j: int, n: int) -> np.ndarray:
-    return told[j].isna().to_numpy() if j in told else np.ones(n, dtype=bool)
-
-
-def _with_known(
-    column: Any, values: list[Any], told: dict[int, pd.Series], j: int
-) -> np.ndarray:
-    """Return the values of a column as numbers, known cells first."""
-    numbers = column.numbers(values[j])
-    if j not in told:
-        return numbers
-    known = column.numbers(told[j])
-    return np.where(np.isnan(known), numbers, known)

@@ -1,20 +1,20 @@
 """Columns that are never below another one: an end after its start, a high price.
 
-Codes of the one that lie below all of a code of the other are next to impossible;
-within two codes that overlap drawn values are made to keep the order.
+In small tables codes of the one that lie below all of a code of the other are next to
+impossible from the start; drawn values are made to keep the order in any.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from skvae._table._datetime import TimeColumn
+from skvae._table._draft import Draft
+from skvae._table._exclusions import MAX_ROWS
 from skvae._table._numeric import NumericColumn
 
 # Rows of both columns, and rows that independent columns would have the wrong way
@@ -152,10 +152,11 @@ def crossing_codes(
     Returns
     -------
     exclusions : list of (int, int, float)
-        Positions of two codes, the first one further left, and nats.
+        Positions of two codes, the first one further left, and nats. Of many rows a
+        model learns that by itself.
     """
     pairs: list[tuple[int, int, float]] = []
-    if sum(column.size for column in columns) > _MAX_CODES:
+    if n_rows > MAX_ROWS or sum(column.size for column in columns) > _MAX_CODES:
         return pairs
     for order in orders:
         below, above = (columns[j] for j in (order.below, order.above))
@@ -167,13 +168,7 @@ def crossing_codes(
     return pairs
 
 
-def keep_orders(
-    orders: list[Order],
-    values: list[Any],
-    column_of: Callable[[int], Any],
-    told: dict[int, pd.Series],
-    rng: np.random.Generator | None,
-) -> None:
+def keep_orders(orders: list[Order], draft: Draft) -> None:
     """Move drawn values to where they keep the order of their columns.
 
     The higher one moves up, or the lower one down where the higher one is known.
@@ -182,32 +177,26 @@ def keep_orders(
     ----------
     orders : list of Order
         Columns that keep an order, the lowest first.
-    values : list of array-like
-        Values of all columns, changed in place.
-    column_of : callable
-        Returns a column by its position.
-    told : dict of int to Series
-        Cells of their columns that are known.
-    rng : Generator or None
-        Draws among the values that are left; None takes the nearest.
+    draft : Draft
+        Rows, changed in place.
     """
     moves = [(order.above, order.below, 1) for order in orders]
-    moves += [(order.below, order.above, -1) for order in reversed(orders) if told]
+    if draft.told:
+        moves += [(order.below, order.above, -1) for order in reversed(orders)]
     for j, other, side in moves:
-        column, fixed = column_of(j), column_of(other)
-        numbers = _with_known(column, values, told, j)
-        limit = _own(column, absolute(fixed, _with_known(fixed, values, told, other)))
-        open_ = told[j].isna().to_numpy() if j in told else np.True_
-        rows = np.flatnonzero((side * numbers < side * limit) & open_)
+        column, numbers = draft.column(j), draft.numbers(j)
+        limit = absolute(draft.column(other), draft.numbers(other))
+        limit = _own(column, limit)
+        rows = np.flatnonzero((side * numbers < side * limit) & draft.is_open(j))
         if len(rows):
-            share = rng.random(len(rows)) if rng is not None else np.zeros(len(rows))
-            moved = column.numbers(values[j]).copy()
+            share = np.zeros(len(rows))
+            if draft.rng is not None:
+                share = draft.rng.random(len(rows))
+            moved = column.numbers(draft.values[j]).copy()
             moved[rows] = _beyond(_number(column), limit[rows], side, share)
-            values[j] = (
-                column.dates(moved, side)
-                if isinstance(column, TimeColumn)
-                else column.cells_of(moved)
-            )
+            is_time = isinstance(column, TimeColumn)
+            cells = column.dates(moved, side) if is_time else column.cells_of(moved)
+            draft.values[j] = cells
 
 
 def _beyond(
@@ -225,17 +214,6 @@ def _beyond(
     rank = rank + (1 - rank) * share if side > 0 else rank * (1 - share)
     drawn = number.draw(codes, rank)
     return np.where(side * drawn < side * limit, end, drawn)
-
-
-def _with_known(
-    column: Any, values: list[Any], told: dict[int, pd.Series], j: int
-) -> np.ndarray:
-    """Return the values of a column as numbers, known cells first."""
-    numbers = column.numbers(values[j])
-    if j not in told:
-        return numbers
-    known = column.numbers(told[j])
-    return np.where(np.isnan(known), numbers, known)
 
 
 def _number(column: Any) -> NumericColumn:

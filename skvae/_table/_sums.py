@@ -8,7 +8,6 @@ way (a square) go with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from skvae._table._dependence import Derived
+from skvae._table._draft import Draft
 from skvae._table._gaps import spread_of
 from skvae._table._numeric import NumericColumn
 
@@ -168,19 +168,13 @@ def _rounded(values: np.ndarray, decimals: int) -> np.ndarray:
     return np.round(values, decimals) if abs(decimals) < 300 else values
 
 
-def add_up(
-    sums: list[Sum],
-    derived: list[Derived],
-    values: list[Any],
-    column_of: Callable[[int], Any],
-    told: dict[int, pd.Series],
-    *,
-    drawn: bool,
-) -> None:
+def add_up(sums: list[Sum], derived: list[Derived], draft: Draft) -> None:
     """Make totals the sums of their parts, in rows where one of them is open.
 
     The total gives way to its parts, and they to a total that is known or would leave
-    its range: the one that varies most, if that stays within its own.
+    its range: the one that varies most, if that stays within its own. The median of a
+    total is not the sum of medians: where values are not drawn it stays as it is,
+    unless all parts are known.
 
     Parameters
     ----------
@@ -189,32 +183,26 @@ def add_up(
     derived : list of Derived
         Columns that another one determines; they follow where it gives way, and where
         they are known it does not.
-    values : list of ndarray
-        Values of all columns, changed in place.
-    column_of : callable
-        Returns a column by its position.
-    told : dict of int to Series
-        Cells of their columns that are known.
-    drawn : bool
-        Whether values were drawn. The median of a total is not the sum of medians:
-        it stays as it is, unless all parts are known.
+    draft : Draft
+        Rows, changed in place.
     """
     summed = {j for entry in sums for j in entry.columns}
     following = [entry for entry in derived if entry.parent in summed]
-    told = told | _told_by_followers(following, values, told)
+    values = draft.values
+    told = draft.told | _told_by_followers(following, draft)
     before = {entry.parent: values[entry.parent] for entry in following}
     for entry in sums:
         open_ = np.full(len(values[entry.total]), np.nan)
         cells = {j: told[j].to_numpy() if j in told else open_ for j in entry.columns}
         known = {j: ~np.isnan(own) for j, own in cells.items()}
         n_open = sum(~here for here in known.values())
-        waiting = n_open >= 1 if drawn else n_open == 1
+        waiting = n_open >= 1 if draft.rng is not None else n_open == 1
         exact = {j: np.where(known[j], own, values[j]) for j, own in cells.items()}
         rest = exact[entry.total] - sum(exact[j] for j in entry.parts)
         waiting &= ~np.isnan(rest)
         for wanted in (_likely(entry, rest), *_around(entry.rests, rest)):
             for j in entry.columns:
-                column, sign = column_of(j), 1 if j == entry.total else -1
+                column, sign = draft.column(j), 1 if j == entry.total else -1
                 low, high = column.extent
                 moved = values[j] + sign * (wanted - rest)
                 moved = _rounded(moved, _decimals(column))
@@ -224,28 +212,26 @@ def add_up(
     for follower in following:
         j, parent = follower.child, follower.parent
         moved = values[parent] != before[parent]
-        new = _followed(follower, values[parent], column_of)
+        new = _followed(follower, draft)
         values[j] = np.where(moved & ~np.isnan(values[parent]), new, values[j])
 
 
-def _told_by_followers(
-    following: list[Derived], values: list[Any], told: dict[int, pd.Series]
-) -> dict[int, pd.Series]:
+def _told_by_followers(following: list[Derived], draft: Draft) -> dict[int, pd.Series]:
     """Return the columns that others follow from, as known where those are."""
     fixed: dict[int, pd.Series] = {}
+    told = draft.told
     for entry in following:
         if entry.child in told:
             own = fixed.get(entry.parent, told[entry.parent])
-            drawn = pd.Series(values[entry.parent])
+            drawn = pd.Series(draft.values[entry.parent])
             fixed[entry.parent] = own.where(told[entry.child].isna(), drawn)
     return fixed
 
 
-def _followed(
-    entry: Derived, parent: np.ndarray, column_of: Callable[[int], Any]
-) -> np.ndarray:
+def _followed(entry: Derived, draft: Draft) -> np.ndarray:
     """Return the numbers that follow from those of another column."""
-    source, column = column_of(entry.parent), column_of(entry.child)
+    source, column = draft.column(entry.parent), draft.column(entry.child)
+    parent = draft.values[entry.parent]
     codes = source.encode(parent)
     ranks = np.full(len(parent), 0.5)
     if entry.direction:
