@@ -391,22 +391,12 @@ class AutoencoderNet(NeuralNet):
         """Return the standard error of the held-out loss."""
         module, objective = self.module_, self.criterion_
         module.eval()
+        progress, objective.progress = objective.progress, 1.0
         with torch.inference_mode(), self._held_out_noise():
-            rows = torch.cat(
-                [
-                    sum(
-                        values * term.weight_at(1.0)
-                        for term, values in zip(
-                            objective.terms,
-                            objective.rows(module, module(**batch)).values(),
-                            strict=True,
-                        )
-                    )
-                    for batch in batches
-                ],
-                dim=-1,
-            )
-        return float(rows.std() / math.sqrt(max(rows.shape[-1], 1)))
+            losses = [objective.row_losses(module, module(**b)) for b in batches]
+        objective.progress = progress
+        rows = torch.cat(losses)
+        return float(rows.std() / math.sqrt(max(len(rows), 1)))
 
     def _record(self, prefix: str, loss: float) -> None:
         key = f"{prefix}_loss"

@@ -393,7 +393,29 @@ class Objective(nn.Module):
                 return self._combined(model, _in_full_precision(out))
         return self._combined(model, out)
 
+    def row_losses(self, model: Any, out: Any) -> Tensor:
+        """Compute the loss of each row, of which `forward` takes the mean.
+
+        Parameters
+        ----------
+        model : nn.Module
+            The autoencoder module.
+        out : Pass
+            What its forward pass returned.
+
+        Returns
+        -------
+        losses : Tensor of shape (n_rows,)
+            Nats per row.
+        """
+        return self._by_row(model, out)[0]
+
     def _combined(self, model: Any, out: Any) -> tuple[Tensor, list[Tensor]]:
+        losses, parts = self._by_row(model, out)
+        return losses.mean(), parts
+
+    def _by_row(self, model: Any, out: Any) -> tuple[Tensor, list[Tensor]]:
+        """Return the loss of each row and the mean of each term."""
         total, penalty, parts = None, None, []
         for term in self.terms:
             value = term(model, out, self.progress)
@@ -406,8 +428,8 @@ class Objective(nn.Module):
         assert total is not None
         if out.n_samples > 1:
             total = math.log(out.n_samples) - torch.logsumexp(-total, dim=0)
-            total = total if penalty is None else total + penalty
-        return total.mean(), parts
+            total = total if penalty is None else total + penalty.mean(dim=0)
+        return total, parts
 
 
 def _in_full_precision(out: Any) -> Any:

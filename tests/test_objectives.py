@@ -218,6 +218,17 @@ def test_importance_samples_combine_to_minus_log_mean_exp():
     torch.testing.assert_close(loss, bound + 0.3 * penalty.mean())
 
 
+@pytest.mark.parametrize("n_samples", [1, 5])
+def test_the_loss_is_the_mean_of_those_of_rows(n_samples):
+    shape = (n_samples, 8) if n_samples > 1 else (8,)
+    values, penalty = _normal(*shape), _normal(*shape, seed=1)
+    objective = Objective((Fixed(values=values), FixedPenalty(0.3, values=penalty)))
+    losses = objective.row_losses(None, _out(values, n_samples=n_samples))
+    assert losses.shape == (8,)
+    loss, _ = objective(None, _out(values, n_samples=n_samples))
+    torch.testing.assert_close(losses.mean(), loss)
+
+
 def test_importance_samples_do_not_overflow():
     values = torch.full((3, 2), 1e4, dtype=torch.float64)
     loss, _ = Objective((Fixed(values=values),))(None, _out(values, n_samples=3))

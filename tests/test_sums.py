@@ -147,7 +147,7 @@ def test_the_rests_around_a_value_are_its_neighbours(candidates, values):
 
 def test_who_gives_way(bills):
     codec = TableCodec().fit(bills)
-    entry = Sum(0, [3, 2], np.array([0.0]), np.array([1.0]))
+    entry = Sum(0, [3, 2], [1, 1], np.array([0.0]), np.array([1.0]))
     rows = {
         # total, tip, meal as drawn; what is known of them; what they become
         "nothing": ([50.0, 5.0, 40.0], [None] * 3, [45.0, 5.0, 40.0]),
@@ -173,7 +173,7 @@ def test_who_gives_way(bills):
 
 def test_medians_add_up_only_where_they_have_to(bills):
     codec = TableCodec().fit(bills)
-    entry = Sum(0, [3, 2], np.array([0.0]), np.array([1.0]))
+    entry = Sum(0, [3, 2], [1, 1], np.array([0.0]), np.array([1.0]))
     open_, closed = (
         [np.array([50.0]), None, np.array([5.0]), np.array([40.0])] for _ in range(2)
     )
@@ -290,3 +290,75 @@ def test_what_a_follower_tells_is_kept_in_fills(workers, name):
     filled = model.impute(gaps, random_state=0)
     assert _keeps_to_rules(filled).mean() > 0.95
     pd.testing.assert_frame_equal(filled.drop(columns=name), gaps.drop(columns=name))
+
+
+# -- differences and constant totals ---------------------------------------------------
+def _signed(name, n=1200):
+    """Return columns with a rule, and how far rows are from it."""
+    rng = np.random.default_rng(0)
+    price = rng.lognormal(4, 0.5, n).round(2)
+    off = (price * rng.choice([0, 0.05, 0.2], n) + rng.uniform(0, 2, n)).round(2)
+    tax = rng.gamma(2, 4, n).round(2)
+    born = rng.integers(1940, 2010, n)
+    used = (100 * rng.beta(2, 3, n)).round(1)
+    votes = rng.multinomial(100, [0.5, 0.3, 0.2], n)
+    bill = {"price": price, "off": off, "tax": tax, "net": price - off + tax}
+    return {
+        "bill": (bill, lambda f: f["price"] - f["off"] + f["tax"] - f["net"]),
+        "votes": (
+            dict(enumerate(votes.T)),
+            lambda f: 100 - f.sum(axis=1),
+        ),
+        "shares": ({"used": used, "free": 100 - used}, lambda f: 100 - f.sum(axis=1)),
+        "people": (
+            {"born": born, "age": 2020 - born - rng.integers(0, 2, n)},
+            lambda f: (2019.5 - f.sum(axis=1)).abs() - 0.5,
+        ),
+    }[name]
+
+
+@pytest.mark.parametrize("name", ["bill", "votes", "shares", "people"])
+def test_differences_and_constant_totals(name):
+    columns, off = _signed(name)
+    frame = pd.DataFrame(columns).round(2)
+    frame["side"] = np.where(np.arange(len(frame)) % 3, "x", "y")
+    assert np.abs(off(frame.drop(columns="side"))).max() < 1e-6
+    codec = TableCodec.from_state(TableCodec().fit(frame).get_state())
+    assert len(codec.sums) == 1
+    rng = np.random.default_rng(0)
+    codes = codec.encode(frame)
+    for j in range(codes.shape[1]):
+        codes[:, j] = rng.permutation(codes[:, j])
+    drawn = codec.decode(codes, rng)
+    assert list(drawn.dtypes) == list(frame.dtypes)
+    assert (np.abs(off(drawn.drop(columns="side"))) < 1e-6).mean() > 0.99
+    numbers = drawn.drop(columns="side")
+    assert (numbers.min() >= frame.min(numeric_only=True)).all()
+    assert (numbers.max() <= frame.max(numeric_only=True)).all()
+    model = VAE(max_iter=1, random_state=0).fit(frame)
+    open_ = frame.head(60).copy()
+    first, last = numbers.columns[0], numbers.columns[-1]
+    open_[last] = open_[last].astype(float)
+    open_.loc[:29, last] = np.nan
+    filled = model.impute(open_, random_state=0)
+    assert np.abs(off(filled.drop(columns="side").astype(float))).max() < 1e-6
+    asked = frame[first][5].item()
+    rows = model.sample(20, given={first: asked}, random_state=0)
+    assert (rows[first] == asked).all()
+    assert (np.abs(off(rows.drop(columns="side"))) < 1e-6).mean() > 0.9
+
+
+def test_totals_are_looked_for_before_differences(bills):
+    codec = TableCodec().fit(bills)
+    assert all(sign == 1 for entry in codec.sums for sign in entry.signs)
+    assert codec.sums
+
+
+def test_a_year_is_no_sum_of_a_date_in_years():
+    rng = np.random.default_rng(0)
+    date = (2000 + rng.integers(0, 240, 800) / 12).round(6)
+    frame = pd.DataFrame(
+        {"date": date, "year": np.floor(date), "x": rng.choice(5, 800)}
+    )
+    codec = TableCodec().fit(frame.astype({"x": str}))
+    assert not codec.sums

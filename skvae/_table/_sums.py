@@ -1,4 +1,4 @@
-"""Numbers that are the sum of others: a total and its parts.
+"""Numbers that are the sum of others, or their difference: a total and its parts.
 
 Each column is drawn within its bin whatever the others hold, so parts do not add up.
 Of a row that has a total, what is left beside its parts becomes one of the rests that
@@ -8,7 +8,7 @@ way (a square) go with it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,8 @@ _DIGITS, _AMOUNT, _DIGITS_SINGLE = 9, 4, 6
 # The rest varies this much beside the total at most, and has this share of its values;
 # those of one row alone are left out if they are this rare.
 _MAX_SHARE, _MAX_VALUES, _EXCEPTIONS = 0.5, 0.25, 0.01
+# Rests that two columns alone may leave.
+_FEW_RESTS = 3
 
 
 @dataclass
@@ -42,6 +44,8 @@ class Sum:
         The column.
     parts : list of int
         The columns that add up to it, those that vary most first.
+    signs : list of int
+        1 for a part that is added, -1 for one that is taken off.
     rests : ndarray of shape (n_rests,)
         What is left of the total in training rows, in rising order.
     shares : ndarray of shape (n_rests,)
@@ -50,8 +54,20 @@ class Sum:
 
     total: int
     parts: list[int]
+    signs: list[int]
     rests: np.ndarray
     shares: np.ndarray
+
+    def rest(self, cells: Any) -> np.ndarray:
+        """Return what the parts leave of the total, of cells by column."""
+        signed = zip(self.signs, self.parts, strict=True)
+        return cells[self.total] - sum(sign * cells[j] for sign, j in signed)
+
+    @property
+    def effects(self) -> list[tuple[int, int]]:
+        """Columns in the order in which they give way, and how each moves the rest."""
+        signed = zip(self.parts, self.signs, strict=True)
+        return [(self.total, 1), *((j, -sign) for j, sign in signed)]
 
     @property
     def columns(self) -> list[int]:
@@ -85,7 +101,7 @@ def find_sums(columns: list[Any], cells: list[Any], bound: set[int]) -> list[Sum
         for j, column in enumerate(columns)
         if isinstance(column, NumericColumn) and j not in bound and _varies(column)
     ]
-    if len(free) <= 2:
+    if len(free) < 2:
         return []
     n = len(cells[0])
     rows = np.linspace(0, n - 1, min(n, _ROWS)).astype(np.int64)
@@ -94,20 +110,38 @@ def find_sums(columns: list[Any], cells: list[Any], bound: set[int]) -> list[Sum
     if len(whole) < max(_MIN_ROWS, _ROWS_PER_COLUMN * len(free)):
         return []
     with np.errstate(over="ignore", invalid="ignore"):
-        slopes = _slopes(whole)
+        slopes, spread = _slopes(whole), spread_of(whole)
         sums: list[Sum] = []
-        used: set[int] = set()
-        for k, j in enumerate(free):
-            near = np.flatnonzero(np.abs(slopes[k] - 1) < _OFF)
-            if len(near) < 2 or used & {j, *(free[i] for i in near)}:
-                continue
-            near = near[np.argsort(-spread_of(whole[:, near]), kind="stable")]
+        # Totals come first; then the column that varies most is made of the others.
+        trials = [(k, slopes[k] - 1) for k in range(len(free))]
+        order = np.argsort(-spread, kind="stable").tolist()
+        trials += [(k, np.abs(slopes[k]) - 1) for k in order]
+        for k, off in trials:
+            near = np.flatnonzero(np.abs(off) < _OFF)
+            near = near[np.argsort(-spread[near], kind="stable")]
             parts = [free[i] for i in near]
-            rests = _rests(columns[j], cells[j], [cells[i] for i in parts])
-            if rests is not None:
-                sums.append(Sum(j, parts, *rests))
-                used |= set(sums[-1].columns)
+            used = {j for entry in sums for j in entry.columns}
+            if not parts or used & {free[k], *parts}:
+                continue
+            signs = np.sign(slopes[k][near]).astype(int).tolist()
+            found = _sum_of(columns, cells, free[k], parts, signs)
+            sums += [] if found is None else [found]
     return sums
+
+
+def _sum_of(
+    columns: list[Any], cells: list[Any], total: int, parts: list[int], signs: list[int]
+) -> Sum | None:
+    """Return a sum of columns, None if what they leave of the total is no rule."""
+    entry = Sum(total, parts, signs, np.empty(0), np.empty(0))
+    rests = _rests(columns[total], cells[total], entry.rest(cells))
+    if rests is None:
+        return None
+    # Two columns: a share and the rest of it, a year of birth and an age.
+    alike = columns[total].decimals == columns[parts[0]].decimals
+    if len(parts) == 1 and not (alike and len(rests[0]) <= _FEW_RESTS):
+        return None
+    return replace(entry, rests=rests[0], shares=rests[1])
 
 
 def _varies(column: NumericColumn) -> bool:
@@ -133,10 +167,9 @@ def _slopes(values: np.ndarray) -> np.ndarray:
 
 
 def _rests(
-    column: Any, total: np.ndarray, parts: list[np.ndarray]
+    column: Any, total: np.ndarray, rest: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return what parts leave of their total and how often, None if that is no rule."""
-    rest = total - sum(parts)
+    """Return what is left of a total and how often, None if that is no rule."""
     known = ~np.isnan(rest)
     digits = _decimals(column)
     if digits > _AMOUNT:
@@ -198,11 +231,11 @@ def add_up(sums: list[Sum], derived: list[Derived], draft: Draft) -> None:
         n_open = sum(~here for here in known.values())
         waiting = n_open >= 1 if draft.rng is not None else n_open == 1
         exact = {j: np.where(known[j], own, values[j]) for j, own in cells.items()}
-        rest = exact[entry.total] - sum(exact[j] for j in entry.parts)
+        rest = entry.rest(exact)
         waiting &= ~np.isnan(rest)
         for wanted in (_likely(entry, rest), *_around(entry.rests, rest)):
-            for j in entry.columns:
-                column, sign = draft.column(j), 1 if j == entry.total else -1
+            for j, sign in entry.effects:
+                column = draft.column(j)
                 low, high = column.extent
                 moved = values[j] + sign * (wanted - rest)
                 moved = _rounded(moved, _decimals(column))
