@@ -301,7 +301,7 @@ def _signed(name, n=1200):
     tax = rng.gamma(2, 4, n).round(2)
     born = rng.integers(1940, 2010, n)
     used = (100 * rng.beta(2, 3, n)).round(1)
-    votes = rng.multinomial(100, [0.5, 0.3, 0.2], n)
+    votes = dict(zip("abc", rng.multinomial(100, [0.5, 0.3, 0.2], n).T, strict=True))
     bill = {"price": price, "off": off, "tax": tax, "net": price - off + tax}
     return {
         "bill": (bill, lambda f: f["price"] - f["off"] + f["tax"] - f["net"]),
