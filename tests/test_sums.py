@@ -306,7 +306,7 @@ def _signed(name, n=1200):
     return {
         "bill": (bill, lambda f: f["price"] - f["off"] + f["tax"] - f["net"]),
         "votes": (
-            dict(enumerate(votes.T)),
+            votes,
             lambda f: 100 - f.sum(axis=1),
         ),
         "shares": ({"used": used, "free": 100 - used}, lambda f: 100 - f.sum(axis=1)),
