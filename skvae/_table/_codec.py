@@ -24,6 +24,7 @@ from skvae._table._finer import with_finer_bins
 from skvae._table._frames import (
     declared_categories,
     declared_features,
+    floats_of,
     from_pandas,
     library_of,
     pandas_type,
@@ -39,6 +40,7 @@ from skvae._table._lookups import Lookup, choose_keys, find_lookups, follow_keys
 from skvae._table._numeric import NumericColumn
 from skvae._table._objects import ObjectForm, object_forms, read_objects
 from skvae._table._orders import Order, crossing_codes, find_orders, keep_orders
+from skvae._table._products import Product, find_products, multiply
 from skvae._table._sums import Sum, add_up, find_sums
 from skvae._table._written_dates import WrittenDates
 
@@ -81,6 +83,8 @@ class TableCodec(CodeLayout):
         Columns that a date tells.
     lookups : list of Lookup
         Columns that the values of another one tell.
+    products : list of Product
+        Columns that are products of others.
     orders : list of Order
         Columns that are nowhere below another one.
     sizes : ndarray of shape (n_coded,)
@@ -104,6 +108,7 @@ class TableCodec(CodeLayout):
         self.sums: list[Sum] = []
         self.date_parts: list[DatePart] = []
         self.lookups: list[Lookup] = []
+        self.products: list[Product] = []
         self.orders: list[Order] = []
         self.library: str | None = None
         self.names: list[Any] = []
@@ -169,7 +174,9 @@ class TableCodec(CodeLayout):
         bound = self.agreeing_columns - {entry.parent for entry in self.date_parts}
         bound |= {j for column in self.joint for j in column.members}
         self.lookups = find_lookups(self.columns, cells, codes, self.derived, bound)
+        self.products = self._find_products(cells)
         told: tuple[Any, ...] = (*self.derived, *self.lookups, *self.gaps)
+        told += tuple(self.products)
         bound = {entry.child for entry in (*told, *self.date_parts)} | self.sum_columns
         bound |= {j for column in self.joint for j in column.members}
         self.orders = find_orders(self.columns, cells, bound)
@@ -177,6 +184,15 @@ class TableCodec(CodeLayout):
             self.orders, self.columns, self.offsets, len(codes)
         )
         return self
+
+    def _find_products(self, cells: list[Any]) -> list[Product]:
+        fixed = _both_of(self.derived) | self.gap_columns | _both_of(self.date_parts)
+        told = {entry.child for entry in self.lookups}
+        totals = {entry.total for entry in self.sums}
+        free = set(range(len(self.columns))) - fixed
+        return find_products(
+            self.columns, cells, free - told - totals, free - self.sum_columns
+        )
 
     def _codes(self, cells: list[Any]) -> np.ndarray:
         pairs = zip(self.columns, cells, strict=True)
@@ -216,7 +232,7 @@ class TableCodec(CodeLayout):
         if pd.api.types.is_numeric_dtype(dtype):
             if dtype.kind == "c":
                 raise ValueError("Complex data not supported")
-            return NumericColumn.fit(_floats(series), name, self.max_bins)
+            return NumericColumn.fit(floats_of(series), name, self.max_bins)
         dates = WrittenDates.found(series)
         if dates is not None:
             return TimeColumn.fit(series, name, self.max_bins, dates)
@@ -334,7 +350,7 @@ class TableCodec(CodeLayout):
                     f"Column {column.name!r} was numeric in training, and has type "
                     f"{series.dtype} now."
                 )
-            return _floats(series)
+            return floats_of(series)
         return column.checked(series) if isinstance(column, TimeColumn) else series
 
     def decode(
@@ -419,7 +435,8 @@ class TableCodec(CodeLayout):
         """Columns whose values have to agree with each other."""
         dated, told = _both_of(self.date_parts), _both_of(self.lookups)
         ordered = {j for entry in self.orders for j in (entry.below, entry.above)}
-        return self.gap_columns | self.sum_columns | dated | told | ordered
+        made = {j for entry in self.products for j in (entry.child, *entry.factors)}
+        return self.gap_columns | self.sum_columns | dated | told | made | ordered
 
     def _plain_cells(
         self, frame: pd.DataFrame, columns: set[int]
@@ -496,9 +513,10 @@ class TableCodec(CodeLayout):
         choose_keys([e for e in self.lookups if e.parent not in dated], draft)
         keep_orders(self.orders, draft)
         close_gaps(self.gaps, draft)
-        add_up(self.sums, self.derived, draft)
         follow_dates(self.date_parts, draft)
         follow_keys(self.lookups, draft)
+        multiply(self.products, draft)
+        add_up(self.sums, self.derived, draft)
 
     def _rows(self, values: list[Any]) -> Any:
         if self.library is None:
@@ -545,6 +563,7 @@ class TableCodec(CodeLayout):
             "sums": [entry.to_dict() for entry in self.sums],
             "date_parts": [entry.to_dict() for entry in self.date_parts],
             "lookups": [entry.to_dict() for entry in self.lookups],
+            "products": [entry.to_dict() for entry in self.products],
             "orders": [entry.to_dict() for entry in self.orders],
             "library": self.library,
             "names": self.names,
@@ -565,6 +584,7 @@ class TableCodec(CodeLayout):
         codec.sums = [Sum(**entry) for entry in state["sums"]]
         codec.date_parts = [DatePart(**entry) for entry in state["date_parts"]]
         codec.lookups = [Lookup(**entry) for entry in state["lookups"]]
+        codec.products = [Product(**entry) for entry in state["products"]]
         codec.orders = [Order(**entry) for entry in state["orders"]]
         codec.forms = {j: ObjectForm(**form) for j, form in state["forms"]}
         for name in ("library", "names", "dtypes", "categories"):
@@ -575,10 +595,3 @@ class TableCodec(CodeLayout):
 def _both_of(pairs: Any) -> set[int]:
     """Return the columns of pairs of a parent and a child."""
     return {j for pair in pairs for j in (pair.parent, pair.child)}
-
-
-def _floats(series: pd.Series) -> np.ndarray:
-    """Return a numeric column as floats, NaN where it is missing."""
-    if series.dtype.kind in "iuf" and isinstance(series.dtype, np.dtype):
-        return series.to_numpy(dtype=np.float64)
-    return series.to_numpy(dtype=np.float64, na_value=np.nan)

@@ -396,3 +396,10 @@ def declared_features(frame: pd.DataFrame, wanted: Any) -> set[Any]:
             f"are {list(frame.columns)}."
         )
     return {c if isinstance(c, str) else frame.columns[int(c)] for c in chosen.tolist()}
+
+
+def floats_of(series: pd.Series) -> np.ndarray:
+    """Return a numeric column as floats, NaN where it is missing."""
+    if series.dtype.kind in "iuf" and isinstance(series.dtype, np.dtype):
+        return series.to_numpy(dtype=np.float64)
+    return series.to_numpy(dtype=np.float64, na_value=np.nan)

@@ -110,7 +110,7 @@ def find_sums(columns: list[Any], cells: list[Any], bound: set[int]) -> list[Sum
     if len(whole) < max(_MIN_ROWS, _ROWS_PER_COLUMN * len(free)):
         return []
     with np.errstate(over="ignore", invalid="ignore"):
-        slopes, spread = _slopes(whole), spread_of(whole)
+        slopes, spread = slopes_of(whole), spread_of(whole)
         sums: list[Sum] = []
         # Totals come first; then the column that varies most is made of the others.
         trials = [(k, slopes[k] - 1) for k in range(len(free))]
@@ -149,7 +149,7 @@ def _varies(column: NumericColumn) -> bool:
     return bool(low < high)
 
 
-def _slopes(values: np.ndarray) -> np.ndarray:
+def slopes_of(values: np.ndarray) -> np.ndarray:
     """Return the slopes of the regression of each column on all others."""
     scale = values.std(axis=0)
     unfit = ~((scale > 0) & np.isfinite(scale))

@@ -1,0 +1,130 @@
+"""Numbers that are the product of others."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from skvae import VAE
+from skvae._table import TableCodec
+
+N = 1200
+
+
+@pytest.fixture(scope="module")
+def orders():
+    rng = np.random.default_rng(0)
+    count = rng.integers(1, 30, N)
+    price = rng.lognormal(3, 1, N).round(2)
+    total = (count * price).round(2)
+    return pd.DataFrame(
+        {
+            "count": count,
+            "price": price,
+            "total": total,
+            "tax": (0.19 * total).round(2),
+            "side": rng.choice(["in", "out"], N),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def model(orders):
+    return VAE(max_iter=2, random_state=0).fit(orders)
+
+
+def _off(rows):
+    """Return how far rows are from both rules."""
+    total = (rows["count"] * rows["price"]).round(2)
+    tax = 0.19 * rows["total"]
+    return np.maximum(
+        np.abs(total - rows["total"]), (np.abs(tax - rows["tax"]) - 0.0051).clip(0)
+    )
+
+
+def _found(codec):
+    return {
+        codec.names[p.child]: ([codec.names[j] for j in p.factors], p.rate)
+        for p in codec.products
+    }
+
+
+RULES = {"total": (["count", "price"], 1.0), "tax": (["total"], 0.19)}
+
+
+def test_products_and_their_rates_are_found(orders):
+    assert _found(TableCodec().fit(orders)) == RULES
+
+
+def test_slips_and_gaps_do_not_hide_them(orders):
+    frame = orders.copy()
+    frame.loc[[5, 80], "total"] += 7
+    frame.loc[::9, "price"] = np.nan
+    assert _found(TableCodec().fit(frame)) == RULES
+
+
+def test_drawn_rows_keep_to_them(orders):
+    codec = TableCodec.from_state(TableCodec().fit(orders).get_state())
+    rng = np.random.default_rng(0)
+    codes = codec.encode(orders)
+    for j in range(codes.shape[1]):
+        codes[:, j] = rng.permutation(codes[:, j])
+    drawn = codec.decode(codes, rng)
+    assert list(drawn.dtypes) == list(orders.dtypes)
+    # What would leave its range on all sides stays as it was drawn.
+    assert (_off(drawn) < 1e-6).mean() > 0.97
+    numbers = drawn.drop(columns="side")
+    assert (numbers.min() >= orders.min(numeric_only=True)).all()
+    assert (numbers.max() <= orders.max(numeric_only=True)).all()
+    pd.testing.assert_frame_equal(numbers, numbers.round(2))
+
+
+def test_samples_of_a_model(orders, model):
+    assert (_off(model.sample(500, random_state=0)) < 1e-6).mean() > 0.97
+    assert model.reconstruct(orders.head(50)).notna().all().all()
+
+
+@pytest.mark.parametrize("name", ["total", "tax", "count"])
+@pytest.mark.parametrize("n_samples", [None, 1])
+def test_what_is_open_follows_from_what_is_known(orders, model, name, n_samples):
+    open_ = orders.head(60).astype({"count": float})
+    open_.loc[:29, name] = np.nan
+    filled = model.impute(open_, n_samples=n_samples, random_state=0)
+    filled = filled if n_samples is None else filled[0]
+    np.testing.assert_allclose(filled[name], orders[name][:60])
+
+
+def test_rows_on_request(orders, model):
+    asked = {"count": 3, "price": float(orders["price"][11])}
+    rows = model.sample(30, given=asked, random_state=0)
+    assert (rows[list(asked)] == pd.Series(asked)).all().all()
+    assert (_off(rows) < 1e-6).all()
+    asked = {"total": float(orders["total"][4])}
+    rows = model.sample(30, given=asked, random_state=0)
+    assert (rows["total"] == asked["total"]).all()
+
+
+@pytest.mark.parametrize("decimals", [None, 1, 6])
+def test_products_of_any_precision(decimals):
+    rng = np.random.default_rng(0)
+    sides = pd.DataFrame(rng.uniform(1, 9, (400, 2)), columns=["width", "height"])
+    sides = sides if decimals is None else sides.round(1)
+    frame = sides.assign(area=sides["width"] * sides["height"], kind="a")
+    frame = frame if decimals is None else frame.round(decimals)
+    codec = TableCodec().fit(frame)
+    assert _found(codec) == {"area": (["width", "height"], 1.0)}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda f, r: f.assign(total=f["total"] * r.uniform(0.9, 1.1, N)),
+        lambda f, r: f.assign(total=f["total"].where(f.index % 20 > 0, 5.0)),
+        lambda f, r: f.head(40),
+        lambda f, r: f.assign(total=f["count"] + f["price"]),
+    ],
+    ids=["noise", "exceptions", "few", "sum"],
+)
+def test_other_columns_are_no_products(orders, change):
+    rng = np.random.default_rng(0)
+    frame = change(orders.drop(columns="tax"), rng)
+    assert _found(TableCodec().fit(frame)) == {}
