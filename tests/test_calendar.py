@@ -49,7 +49,7 @@ def _agrees(rows):
 
 def _parts(frame):
     codec = TableCodec().fit(frame)
-    return {codec.names[e.child]: e.part for e in codec.date_parts}
+    return {codec.names[e.child]: e.part for e in codec.rules.date_parts}
 
 
 @pytest.fixture(
@@ -159,7 +159,7 @@ def test_deterministic_models_keep_to_the_calendar(sales):
 def test_copies_of_a_model_keep_to_the_calendar(sales, model):
     codec = model._columns.codec
     again = TableCodec.from_state(pickle.loads(pickle.dumps(codec.get_state())))
-    assert again.date_parts == codec.date_parts
+    assert again.rules.date_parts == codec.rules.date_parts
     copy = pickle.loads(pickle.dumps(model))
     pd.testing.assert_frame_equal(
         copy.sample(20, random_state=1), model.sample(20, random_state=1)

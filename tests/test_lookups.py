@@ -59,7 +59,7 @@ def model(orders):
 
 
 def _found(codec):
-    return {(codec.names[e.parent], codec.names[e.child]) for e in codec.lookups}
+    return {(codec.names[e.parent], codec.names[e.child]) for e in codec.rules.lookups}
 
 
 def test_what_values_tell_is_found(codec):

@@ -47,7 +47,7 @@ def jobs():
 
 
 def _orders(codec):
-    return {(codec.names[o.below], codec.names[o.above]) for o in codec.orders}
+    return {(codec.names[o.below], codec.names[o.above]) for o in codec.rules.orders}
 
 
 def _shuffled(codec, frame):
@@ -108,7 +108,7 @@ def test_values_in_order_stay_as_they_are(prices):
     codec = TableCodec().fit(prices)
     codes = codec.encode(prices)
     ordered = codec.decode(codes, np.random.default_rng(0))
-    codec.orders = []
+    codec.rules.orders = []
     drawn = codec.decode(codes, np.random.default_rng(0))
     kept = np.logical_and.reduce([drawn[a] >= drawn[b] for b, a in PRICES])
     assert 0.3 < kept.mean() < 1

@@ -44,7 +44,7 @@ def _off(rows):
 def _found(codec):
     return {
         codec.names[p.child]: ([codec.names[j] for j in p.factors], p.rate)
-        for p in codec.products
+        for p in codec.rules.products
     }
 
 

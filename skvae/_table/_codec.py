@@ -9,12 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skvae._table._calendar import (
-    DatePart,
-    find_date_parts,
-    follow_dates,
-    move_dates,
-)
 from skvae._table._categorical import CategoryColumn
 from skvae._table._datetime import TimeColumn
 from skvae._table._dependence import Derived, direction_of, find_derived, told_ranks
@@ -31,17 +25,15 @@ from skvae._table._frames import (
     polars_like,
     to_pandas,
 )
-from skvae._table._gaps import Gap, close_gaps, find_gaps, missing_starts, plain
+from skvae._table._gaps import Gap, find_gaps, missing_starts, plain
 from skvae._table._given import known_of_fixed
 from skvae._table._joint import JointColumn, find_joint
 from skvae._table._known import Known
 from skvae._table._layout import CodeLayout
-from skvae._table._lookups import Lookup, choose_keys, find_lookups, follow_keys
 from skvae._table._numeric import NumericColumn
 from skvae._table._objects import ObjectForm, object_forms, read_objects
-from skvae._table._orders import Order, crossing_codes, find_orders, keep_orders
-from skvae._table._products import Product, find_products, multiply
-from skvae._table._sums import Sum, add_up, find_sums
+from skvae._table._orders import crossing_codes
+from skvae._table._rules import Rules, both_of
 from skvae._table._written_dates import WrittenDates
 
 Column = NumericColumn | CategoryColumn | TimeColumn
@@ -77,16 +69,8 @@ class TableCodec(CodeLayout):
         Positions of codes that never come together, and how unlikely that is, in nats.
     gaps : list of Gap
         Columns coded as their difference from another one.
-    sums : list of Sum
-        Columns that are the sum of others.
-    date_parts : list of DatePart
-        Columns that a date tells.
-    lookups : list of Lookup
-        Columns that the values of another one tell.
-    products : list of Product
-        Columns that are products of others.
-    orders : list of Order
-        Columns that are nowhere below another one.
+    rules : Rules
+        What decoded values are made to agree with.
     sizes : ndarray of shape (n_coded,)
         Codes of each column, and of the joint ones after them.
     """
@@ -105,11 +89,7 @@ class TableCodec(CodeLayout):
         self.derived: list[Derived] = []
         self.exclusions: list[tuple[int, int, float]] = []
         self.gaps: list[Gap] = []
-        self.sums: list[Sum] = []
-        self.date_parts: list[DatePart] = []
-        self.lookups: list[Lookup] = []
-        self.products: list[Product] = []
-        self.orders: list[Order] = []
+        self.rules = Rules()
         self.library: str | None = None
         self.names: list[Any] = []
         self.dtypes: list[str] = []
@@ -162,37 +142,13 @@ class TableCodec(CodeLayout):
             self.derived = self._find_derived(codes, cells)
         self.joint, self.derived = find_joint(codes, self.missing_code, self.derived)
         self.exclusions = self._find_exclusions(self.with_joint(codes))
-        ends = {gap.child for gap in self.gaps}
-        self.date_parts = find_date_parts(self.columns, cells, codes, ends)
-        bound = self.gap_columns | {entry.child for entry in self.derived}
-        bound |= {entry.child for entry in self.date_parts}
-        # Only numbers follow a number that gives way.
-        others = (e for e in self.derived if self.columns[e.child].kind != "numeric")
-        bound |= {entry.parent for entry in others}
-        self.sums = find_sums(self.columns, cells, bound)
-        self.lookups = []
-        bound = self.agreeing_columns - {entry.parent for entry in self.date_parts}
-        bound |= {j for column in self.joint for j in column.members}
-        self.lookups = find_lookups(self.columns, cells, codes, self.derived, bound)
-        self.products = self._find_products(cells)
-        told: tuple[Any, ...] = (*self.derived, *self.lookups, *self.gaps)
-        told += tuple(self.products)
-        bound = {entry.child for entry in (*told, *self.date_parts)} | self.sum_columns
-        bound |= {j for column in self.joint for j in column.members}
-        self.orders = find_orders(self.columns, cells, bound)
+        self.rules = Rules.find(
+            self.columns, cells, codes, self.gaps, self.derived, self.joint
+        )
         self.exclusions += crossing_codes(
-            self.orders, self.columns, self.offsets, len(codes)
+            self.rules.orders, self.columns, self.offsets, len(codes)
         )
         return self
-
-    def _find_products(self, cells: list[Any]) -> list[Product]:
-        fixed = _both_of(self.derived) | self.gap_columns | _both_of(self.date_parts)
-        told = {entry.child for entry in self.lookups}
-        totals = {entry.total for entry in self.sums}
-        free = set(range(len(self.columns))) - fixed
-        return find_products(
-            self.columns, cells, free - told - totals, free - self.sum_columns
-        )
 
     def _codes(self, cells: list[Any]) -> np.ndarray:
         pairs = zip(self.columns, cells, strict=True)
@@ -417,26 +373,12 @@ class TableCodec(CodeLayout):
     @property
     def linked_columns(self) -> set[int]:
         """Columns whose values within a code go together."""
-        return _both_of(self._linked)
+        return both_of(self._linked)
 
     @property
     def gap_columns(self) -> set[int]:
         """Columns with a gap between them."""
-        return _both_of(self.gaps)
-
-    @property
-    def sum_columns(self) -> set[int]:
-        """Totals and their parts, and what follows from them."""
-        own = {j for entry in self.sums for j in entry.columns}
-        return own | {entry.child for entry in self.derived if entry.parent in own}
-
-    @property
-    def agreeing_columns(self) -> set[int]:
-        """Columns whose values have to agree with each other."""
-        dated, told = _both_of(self.date_parts), _both_of(self.lookups)
-        ordered = {j for entry in self.orders for j in (entry.below, entry.above)}
-        made = {j for entry in self.products for j in (entry.child, *entry.factors)}
-        return self.gap_columns | self.sum_columns | dated | told | made | ordered
+        return both_of(self.gaps)
 
     def _plain_cells(
         self, frame: pd.DataFrame, columns: set[int]
@@ -459,7 +401,7 @@ class TableCodec(CodeLayout):
         known : Known
             Ranks of linked columns, and cells of gaps and sums.
         """
-        linked, told = self.linked_columns, self.agreeing_columns
+        linked, told = self.linked_columns, self.rules.columns
         if not (linked or told):
             return Known()
         frame = self._checked(X)
@@ -507,16 +449,7 @@ class TableCodec(CodeLayout):
 
         Drawn values, given a generator, else the most probable ones.
         """
-        draft = Draft(values, self.column_as_it_came, known.cells, rng)
-        move_dates(self.date_parts, draft)
-        dated = {entry.parent for entry in self.date_parts}
-        choose_keys([e for e in self.lookups if e.parent not in dated], draft)
-        keep_orders(self.orders, draft)
-        close_gaps(self.gaps, draft)
-        follow_dates(self.date_parts, draft)
-        follow_keys(self.lookups, draft)
-        multiply(self.products, draft)
-        add_up(self.sums, self.derived, draft)
+        self.rules.agree(Draft(values, self.column_as_it_came, known.cells, rng))
 
     def _rows(self, values: list[Any]) -> Any:
         if self.library is None:
@@ -560,11 +493,7 @@ class TableCodec(CodeLayout):
             "exclusions": [list(entry) for entry in self.exclusions],
             "derived": [entry.to_dict() for entry in self.derived],
             "gaps": [gap.get_state() for gap in self.gaps],
-            "sums": [entry.to_dict() for entry in self.sums],
-            "date_parts": [entry.to_dict() for entry in self.date_parts],
-            "lookups": [entry.to_dict() for entry in self.lookups],
-            "products": [entry.to_dict() for entry in self.products],
-            "orders": [entry.to_dict() for entry in self.orders],
+            "rules": self.rules.to_dict(),
             "library": self.library,
             "names": self.names,
             "dtypes": self.dtypes,
@@ -581,17 +510,8 @@ class TableCodec(CodeLayout):
         codec.exclusions = [tuple(entry) for entry in state["exclusions"]]
         codec.derived = [Derived(**entry) for entry in state["derived"]]
         codec.gaps = [Gap.from_state(gap) for gap in state["gaps"]]
-        codec.sums = [Sum(**entry) for entry in state["sums"]]
-        codec.date_parts = [DatePart(**entry) for entry in state["date_parts"]]
-        codec.lookups = [Lookup(**entry) for entry in state["lookups"]]
-        codec.products = [Product(**entry) for entry in state["products"]]
-        codec.orders = [Order(**entry) for entry in state["orders"]]
+        codec.rules = Rules.from_dict(state["rules"], codec.gaps, codec.derived)
         codec.forms = {j: ObjectForm(**form) for j, form in state["forms"]}
         for name in ("library", "names", "dtypes", "categories"):
             setattr(codec, name, state[name])
         return codec
-
-
-def _both_of(pairs: Any) -> set[int]:
-    """Return the columns of pairs of a parent and a child."""
-    return {j for pair in pairs for j in (pair.parent, pair.child)}

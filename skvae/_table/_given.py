@@ -74,7 +74,7 @@ def known_of_fixed(
     fixed : list of (slice, int, object)
         Rows and column of cells whose value is given.
     """
-    agreeing = codec.linked_columns | codec.agreeing_columns
+    agreeing = codec.linked_columns | codec.rules.columns
     blocks = dict.fromkeys((rows.start, rows.stop) for rows, _, _ in fixed)
     if not blocks or not agreeing:
         return Known()
