@@ -173,6 +173,7 @@ class AutoencoderNet(NeuralNet):
         """
         self._set_pace()
         step = super().train_step(batch, **fit_params)
+        self._keep_frozen()
         self.steps_done_ += 1
         out = step["y_pred"]
         return {**step, "y_pred": (out.raw, out.mean)}
@@ -335,6 +336,11 @@ class AutoencoderNet(NeuralNet):
         if iterator is None:
             return
         self.parts_ = []
+        self.kept_ = [
+            (p, p.detach().clone())
+            for p in self.module_.parameters()
+            if training and not p.requires_grad
+        ]
         if self.by_batch:
             super().run_single_epoch(iterator, training, prefix, step_fn, **params)
             rows = self.history[
@@ -351,6 +357,12 @@ class AutoencoderNet(NeuralNet):
             loss = self.held_out_loss(iterator)
         self._record(prefix, loss)
 
+    def _keep_frozen(self) -> None:
+        """Put frozen parameters back: a step moves all of one flat tensor."""
+        with torch.no_grad():
+            for parameter, value in self.kept_:
+                parameter.copy_(value)
+
     def _lean_epoch(self, iterator: RowBatches) -> float:
         module, objective, flat = self.module_, self.criterion_, self.flat_
         module.train()
@@ -366,6 +378,7 @@ class AutoencoderNet(NeuralNet):
                 loss, parts = objective(module, module(**batch))
                 loss.backward()
             self.optimizer_.quick_step(self._clip_scale())
+            self._keep_frozen()
             self.steps_done_ += 1
             ledger.add(loss, parts)
             sizes.append(len(batch["x"]))

@@ -381,3 +381,24 @@ def test_one_value_is_given_for_a_column(X, value):
 def test_a_frame_without_columns_is_refused():
     with pytest.raises(ValueError, match=r"0 feature\(s\)"):
         _quick(VAE, likelihood="table").fit(pd.DataFrame(index=range(5)))
+
+
+@pytest.mark.parametrize("by_batch", [False, True])
+@pytest.mark.parametrize("kind", [AutoencoderTransformer, VAE])
+def test_frozen_parameters_stay_as_they_start(X, kind, by_batch):
+    from skorch.callbacks import Callback, Freezer
+
+    class Watching(Callback):
+        def on_batch_end(self, net, **kwargs):
+            pass
+
+    callbacks = [Freezer("encoder*"), *([Watching()] if by_batch else [])]
+    common = {"init": "random", "random_state": 0, "early_stopping": False}
+    start = kind(2, max_iter=0, **common).fit(X)._module
+    model = kind(2, max_iter=3, callbacks=callbacks, weight_decay=0.1, **common).fit(X)
+    for name, value in model._module.encoder.named_parameters():
+        np.testing.assert_array_equal(
+            value.detach(), start.encoder.get_parameter(name).detach()
+        )
+    moved = model._module.decoder.bias.detach() - start.decoder.bias.detach()
+    assert moved.abs().max() > 0
