@@ -153,12 +153,16 @@ class Fitting:
         )
         return est
 
+    @property
+    def _own_networks(self) -> list[str]:
+        """Names of the networks that are the user's."""
+        names = ("encoder", "decoder")
+        return [name for name in names if getattr(self.estimator, name) is not None]
+
     @contextmanager
     def _own_randomness(self) -> Iterator[None]:
         """Let own networks draw (dropout) from a generator that the seed decides."""
-        est = self.estimator
-        own = est.encoder is not None or est.decoder is not None
-        seed = torch_generator(self.seeds.shuffle) if own else None
+        seed = torch_generator(self.seeds.shuffle) if self._own_networks else None
         with lent_default_generator(seed):
             yield
 
@@ -189,7 +193,7 @@ class Fitting:
 
     def _multiply_adds(self) -> float:
         """Return the work of a step; that of own networks is not known beforehand."""
-        if self.estimator.encoder is not None or self.estimator.decoder is not None:
+        if self._own_networks:
             return math.inf
         widths = [self.estimator.n_features_in_, *self.hidden]
         return 2.0 * 128 * sum(a * b for a, b in pairwise(widths))
@@ -279,16 +283,13 @@ class Fitting:
         self._start(dataset, train)
 
     def _check_tied(self) -> None:
-        est = self.estimator
-        own = [
-            name for name in ("encoder", "decoder") if getattr(est, name) is not None
-        ]
+        own = self._own_networks
         if self.recipe.tied and own:
             raise ValueError(
                 f"tied_weights=True needs {own[0]}=None: the decoder is the transpose "
                 "of the default encoder."
             )
-        if self.recipe.tied and est._columns.kind == "table":
+        if self.recipe.tied and self.estimator._columns.kind == "table":
             raise ValueError(
                 "tied_weights=True needs numeric rows: a table is decoded into "
                 "probabilities, which no encoder takes. Use tied_weights=False."

@@ -16,6 +16,7 @@ from skvae._inference import FoldedDecoder
 from skvae._rows import RowDataset
 from skvae._table import Container, has_missing, library_of
 from skvae._threads import limited_threads
+from skvae.likelihoods import LIKELIHOODS
 
 # Floats a chunk of rows may occupy in the widest layer while predicting.
 _CHUNK_FLOATS = 1 << 20
@@ -104,17 +105,13 @@ class PassesMixin:
 
     def _refuse_beyond_support(self: Any, X: Any) -> None:
         """Refuse numbers that have no likelihood: of these scores say nothing."""
-        bounds = {
-            "bernoulli": (0.0, 1.0),
-            "continuous_bernoulli": (0.0, 1.0),
-            "poisson": (0.0, np.inf),
-        }.get(self.likelihood_)
-        if bounds is None:
+        kind = LIKELIHOODS.get(self.likelihood_)
+        if kind is None or not np.isfinite(kind.support).any():
             return
         values = X.data if sp.issparse(X) else X
         low = np.nanmin(values, initial=0.0)
         high = np.nanmax(values, initial=0.0)
-        if low >= bounds[0] and high <= bounds[1]:
+        if low >= kind.support[0] and high <= kind.support[1]:
             return
         if self.likelihood_ == "poisson":
             raise ValueError(

@@ -386,16 +386,25 @@ class AutoencoderNet(NeuralNet):
         self.parts_ = values[:, 1:].tolist()
         return float(np.average(values[:, 0], weights=sizes))
 
+    @contextmanager
+    def _judging(self) -> Iterator[None]:
+        """Compute losses of held-out rows as at the end of the training."""
+        objective = self.criterion_
+        self.module_.eval()
+        progress, objective.progress = objective.progress, 1.0
+        try:
+            with torch.inference_mode(), self._held_out_noise():
+                yield
+        finally:
+            objective.progress = progress
+
     def held_out_loss(self, batches: Iterable[dict[str, Tensor]]) -> float:
         module, objective = self.module_, self.criterion_
-        module.eval()
-        progress, objective.progress = objective.progress, 1.0
         ledger, sizes = _Ledger(), []
-        with torch.inference_mode(), self._held_out_noise():
+        with self._judging():
             for batch in batches:
                 ledger.add(*objective(module, module(**batch)))
                 sizes.append(len(batch["x"]))
-        objective.progress = progress
         values = ledger.values()
         self.parts_ = values[:, 1:].tolist()
         return float(np.average(values[:, 0], weights=sizes))
@@ -403,11 +412,8 @@ class AutoencoderNet(NeuralNet):
     def held_out_error(self, batches: Iterable[dict[str, Tensor]]) -> float:
         """Return the standard error of the held-out loss."""
         module, objective = self.module_, self.criterion_
-        module.eval()
-        progress, objective.progress = objective.progress, 1.0
-        with torch.inference_mode(), self._held_out_noise():
+        with self._judging():
             losses = [objective.row_losses(module, module(**b)) for b in batches]
-        objective.progress = progress
         rows = torch.cat(losses)
         return float(rows.std() / math.sqrt(max(len(rows), 1)))
 

@@ -68,7 +68,7 @@ class Gap:
         """
         start = plain(parent)
         values = _numbers(self.column, start + pd.Series(difference))
-        inside = np.clip(values, *_number(self.column).extent)
+        inside = np.clip(values, *number_of(self.column).extent)
         if self.side:
             keep = np.maximum if self.side > 0 else np.minimum
             inside = keep(inside, _numbers(self.column, start))
@@ -77,7 +77,7 @@ class Gap:
     def start(self, child: Any, difference: Any, like: Any) -> Any:
         """Return the earlier cells, within the range of their column `like`."""
         values = _numbers(like, plain(child) - pd.Series(difference))
-        return _in_form(np.clip(values, *_number(like).extent), like)
+        return _in_form(np.clip(values, *number_of(like).extent), like)
 
     def usual_start(self, child: Any, like: Any) -> Any:
         """Return earlier cells that the later ones leave likely."""
@@ -181,7 +181,7 @@ def _max_bins(column: Any) -> float:
 
 def _typical_width(column: Any) -> float:
     """Return the width of a usual bin."""
-    number = _number(column)
+    number = number_of(column)
     width = float(np.median((number.high - number.low)[number.bins]))
     return column.step * width if isinstance(column, TimeColumn) else width
 
@@ -266,7 +266,7 @@ def _closeness(child: Any, before: Any, after: Any) -> tuple[float, float, int] 
     if np.isnan(start[known]).any():
         return None
     start, end = start[known], end[known]
-    number = _number(child)
+    number = number_of(child)
     codes = number.encode(end)
     width = number.high[codes] - number.low[codes]
     binned = width > 0
@@ -312,7 +312,7 @@ def known_first(known: Any, drawn: Any) -> pd.Series:
     return cells.where(cells.notna(), plain(drawn))
 
 
-def _number(column: Any) -> NumericColumn:
+def number_of(column: Any) -> NumericColumn:
     """Return a column of numbers, of moments that of their steps."""
     return column.numeric if isinstance(column, TimeColumn) else column
 

@@ -85,12 +85,12 @@ def find_lookups(
         No column is told by two, and none that is told tells another.
     """
     free = [j for j in range(len(columns)) if j not in bound]
-    if not free:
-        return []
     numbers = {j: columns[j].numbers(cells[j]) for j in free}
-    table = np.column_stack(list(numbers.values()))
     distinct = {j: _n_distinct(own) for j, own in numbers.items()}
     parents = [j for j in free if columns[j].is_discrete and distinct[j] > 1]
+    if not parents:
+        return []
+    table = np.column_stack(list(numbers.values()))
     followed = {(e.parent, e.child) for e in derived}
     found: dict[int, Lookup] = {}
     # The finest first; of two that tell each other the left one is the parent.

@@ -15,6 +15,7 @@ import numpy as np
 from skvae._table._datetime import TimeColumn
 from skvae._table._draft import Draft
 from skvae._table._exclusions import MAX_ROWS
+from skvae._table._gaps import number_of
 from skvae._table._numeric import NumericColumn
 
 # Rows of both columns, and rows that independent columns would have the wrong way
@@ -160,8 +161,8 @@ def crossing_codes(
         return pairs
     for order in orders:
         below, above = (columns[j] for j in (order.below, order.above))
-        lowest = absolute(below, _number(below).low)
-        highest = absolute(above, _number(above).high)
+        lowest = absolute(below, number_of(below).low)
+        highest = absolute(above, number_of(above).high)
         for a, b in np.argwhere(highest[None] < lowest[:, None]).tolist():
             places = (int(offsets[order.below]) + a, int(offsets[order.above]) + b)
             pairs.append((min(places), max(places), math.log(n_rows)))
@@ -193,7 +194,7 @@ def keep_orders(orders: list[Order], draft: Draft) -> None:
             if draft.rng is not None:
                 share = draft.rng.random(len(rows))
             moved = column.numbers(draft.values[j]).copy()
-            moved[rows] = _beyond(_number(column), limit[rows], side, share)
+            moved[rows] = _beyond(number_of(column), limit[rows], side, share)
             is_time = isinstance(column, TimeColumn)
             cells = column.dates(moved, side) if is_time else column.cells_of(moved)
             draft.values[j] = cells
@@ -214,7 +215,3 @@ def _beyond(
     rank = rank + (1 - rank) * share if side > 0 else rank * (1 - share)
     drawn = number.draw(codes, rank)
     return np.where(side * drawn < side * limit, end, drawn)
-
-
-def _number(column: Any) -> NumericColumn:
-    return column.numeric if isinstance(column, TimeColumn) else column

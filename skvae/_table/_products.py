@@ -9,10 +9,10 @@ import numpy as np
 
 from skvae._table._draft import Draft
 from skvae._table._numeric import NumericColumn
-from skvae._table._sums import slopes_of
+from skvae._table._sums import slopes_of, whole_rows
 
-# Rows a product is fitted to, at most and at least; those a column beside others needs.
-_ROWS, _MIN_ROWS, _ROWS_PER_COLUMN = 8192, 50, 3
+# Rows that a rate is found from, at least.
+_MIN_ROWS = 50
 # How far from 1 the slope of the logarithm of a factor may be, and how many there are.
 _OFF, _MAX_FACTORS = 0.25, 3
 # Share of rows that may be otherwise, and values that a rule is worth finding for.
@@ -67,13 +67,8 @@ def find_products(
     found = _proportional(columns, cells, free, children, factors)
     told = {entry.child for entry in found}
     rest = [j for j in free if j not in told]
-    n = len(cells[0]) if cells else 0
-    rows = np.linspace(0, n - 1, min(n, _ROWS)).astype(np.int64)
-    if len(rest) < 3:
-        return found
-    some = np.column_stack([cells[j][rows] for j in rest])
-    whole = some[~np.isnan(some).any(axis=1)]
-    if len(whole) < max(_MIN_ROWS, _ROWS_PER_COLUMN * len(rest)):
+    whole = whole_rows(cells, rest) if len(rest) >= 3 else None
+    if whole is None:
         return found
     slopes = slopes_of(np.log(whole))
     first: list[Product] = []

@@ -103,11 +103,8 @@ def find_sums(columns: list[Any], cells: list[Any], bound: set[int]) -> list[Sum
     ]
     if len(free) < 2:
         return []
-    n = len(cells[0])
-    rows = np.linspace(0, n - 1, min(n, _ROWS)).astype(np.int64)
-    some = np.column_stack([cells[j][rows] for j in free])
-    whole = some[~np.isnan(some).any(axis=1)]
-    if len(whole) < max(_MIN_ROWS, _ROWS_PER_COLUMN * len(free)):
+    whole = whole_rows(cells, free)
+    if whole is None:
         return []
     with np.errstate(over="ignore", invalid="ignore"):
         slopes, spread = slopes_of(whole), spread_of(whole)
@@ -147,6 +144,16 @@ def _sum_of(
 def _varies(column: NumericColumn) -> bool:
     low, high = column.extent
     return bool(low < high)
+
+
+def whole_rows(cells: list[Any], columns: list[int]) -> np.ndarray | None:
+    """Return some rows without gaps in columns of numbers, None if they are too few."""
+    n = len(cells[0])
+    rows = np.linspace(0, n - 1, min(n, _ROWS)).astype(np.int64)
+    some = np.column_stack([cells[j][rows] for j in columns])
+    whole = some[~np.isnan(some).any(axis=1)]
+    enough = len(whole) >= max(_MIN_ROWS, _ROWS_PER_COLUMN * len(columns))
+    return whole if enough else None
 
 
 def slopes_of(values: np.ndarray) -> np.ndarray:
