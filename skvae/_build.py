@@ -6,7 +6,7 @@ stored with an estimator and the same module rebuilt from it when it is loaded.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from skvae._counts import CountFeatures
 from skvae._module import AutoencoderModule
 from skvae._networks import LinearPlusMLP, build_network, tied_decoder
 from skvae._table_likelihood import TableLikelihood
-from skvae._table_model import TableDecoder, TableFeatures
+from skvae._table_model import TableArchitecture, TableDecoder, TableFeatures
 from skvae.corruptions import make_corruption
 from skvae.likelihoods import LIKELIHOODS
 from skvae.priors import (
@@ -63,9 +63,8 @@ class Architecture:
         Draws of z per row while training.
     dtype : str
         Of the parameters.
-    table : dict
-        For a table: "sizes" of its columns' codes, "bin_runs", "n_mixture", "width",
-        "gaussian", "derived", "excluded", "entry_width", "context_penalty".
+    table : TableArchitecture or None
+        What decides the heads of a table; None for numeric rows.
     """
 
     n_features: int
@@ -85,7 +84,7 @@ class Architecture:
     has_mask: bool = False
     n_importance_samples: int = 1
     dtype: str = "float64"
-    table: dict[str, Any] = field(default_factory=dict)
+    table: TableArchitecture | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the description as plain values."""
@@ -94,8 +93,10 @@ class Architecture:
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> Architecture:
         """Make the description from plain values."""
-        hidden = tuple(state["hidden_layer_sizes"])
-        return cls(**{**state, "hidden_layer_sizes": hidden})
+        state = {**state, "hidden_layer_sizes": tuple(state["hidden_layer_sizes"])}
+        if state["table"] is not None:
+            state["table"] = TableArchitecture(**state["table"])
+        return cls(**state)
 
 
 def build_module(
@@ -126,8 +127,8 @@ def build_module(
         decoder_net = build_network(
             decoder, n_in_decoder, n_out, generator=generator, name="decoder"
         )
-    elif arch.table:
-        decoder_net = _table_decoder(arch, n_in_decoder, n_out, generator)
+    elif arch.table is not None:
+        decoder_net = _table_decoder(arch, arch.table, n_in_decoder, n_out, generator)
     elif arch.tied:
         # The encoder may see a mask beside the columns; there is none to give back.
         decoder_net = tied_decoder(encoder_net, n_out=n_out)
@@ -170,43 +171,46 @@ def _network(
     )
 
 
-def resolved_terms(recipe: Any, table: dict[str, Any]) -> tuple[Any, ...]:
+def resolved_terms(recipe: Any, table: TableArchitecture | None) -> tuple[Any, ...]:
     """Return the terms of a recipe with a weight for each."""
-    hears = bool(table.get("entry_width"))
-    default = 1.0
-    if table:
-        default = _BETA_CONTEXT if hears else _BETA_TABLE
+    default, more = 1.0, []
+    if table is not None:
+        default = _BETA_CONTEXT if table.entry_width else _BETA_TABLE
+        if table.entry_width:
+            more = [ContextPenalty(table.context_penalty)]
     terms = [
         replace(term, weight=default) if term.weight == "auto" else term
         for term in recipe.terms
     ]
-    return (*terms, *([ContextPenalty(table["context_penalty"])] if hears else ()))
+    return (*terms, *more)
 
 
 def _features(arch: Architecture, generator: torch.Generator) -> Any:
     if arch.likelihood == "poisson":
         return CountFeatures(arch.n_features, arch.has_mask)
-    if not arch.table:
+    if arch.table is None:
         return None
-    features = TableFeatures(
-        arch.table["sizes"], arch.table["n_mixture"], arch.n_components
-    )
+    features = TableFeatures(arch.table.sizes, arch.n_mixture, arch.n_components)
     with torch.no_grad():
         features.embedding.normal_(std=0.1, generator=generator)
     return features
 
 
 def _table_decoder(
-    arch: Architecture, n_in: int, n_out: int, generator: torch.Generator
+    arch: Architecture,
+    table: TableArchitecture,
+    n_in: int,
+    n_out: int,
+    generator: torch.Generator,
 ) -> TableDecoder:
     return TableDecoder(
         n_in,
         n_out,
         arch.hidden_layer_sizes[::-1],
         arch.activation,
-        bin_runs=arch.table["bin_runs"],
-        width=arch.table["width"],
-        gaussian=arch.table.get("gaussian", ()),
+        bin_runs=table.bin_runs,
+        width=table.smoothing,
+        gaussian=table.gaussian,
         dropout=arch.dropout,
         generator=generator,
         dtype=getattr(torch, arch.dtype),
@@ -214,31 +218,29 @@ def _table_decoder(
 
 
 def _likelihood(arch: Architecture, generator: torch.Generator) -> Any:
-    if arch.table.get("entry_width"):
-        return _autoregressive(arch, generator)
-    if arch.table:
-        dtype = getattr(torch, arch.dtype)
-        return TableLikelihood(arch.table["sizes"], arch.table["derived"], dtype)
+    if arch.table is not None:
+        return _table_likelihood(arch.table, getattr(torch, arch.dtype), generator)
     kind: Any = LIKELIHOODS[arch.likelihood]
     if arch.likelihood == "gaussian":
         return kind(arch.n_features, noise=arch.noise)
     return kind(arch.n_features)
 
 
-def _autoregressive(
-    arch: Architecture, generator: torch.Generator
-) -> AutoregressiveLikelihood:
-    table = arch.table
+def _table_likelihood(
+    table: TableArchitecture, dtype: torch.dtype, generator: torch.Generator
+) -> TableLikelihood:
+    if not table.entry_width:
+        return TableLikelihood(table.sizes, table.derived, dtype)
     return AutoregressiveLikelihood(
-        table["sizes"],
-        width=table["entry_width"],
-        bin_runs=table["bin_runs"],
-        smoothing=table["width"],
-        gaussian=table.get("gaussian", ()),
-        derived=table["derived"],
-        excluded=table["excluded"],
+        table.sizes,
+        width=table.entry_width,
+        bin_runs=table.bin_runs,
+        smoothing=table.smoothing,
+        gaussian=table.gaussian,
+        derived=table.derived,
+        excluded=table.excluded,
         generator=generator,
-        dtype=getattr(torch, arch.dtype),
+        dtype=dtype,
     )
 
 

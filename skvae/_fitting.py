@@ -17,8 +17,6 @@ from skvae._build import Architecture, build_module, corruption_of, resolved_ter
 from skvae._defaults import (
     SMALL,
     code_width,
-    context_penalty,
-    entry_width,
     input_noise,
     noise_family,
     prior_components,
@@ -50,17 +48,20 @@ from skvae._starts import (
     start_at_means,
     start_at_pca,
 )
-from skvae._table import Container, TableCodec, fit_mixture
-from skvae._table_heads import chosen_heads, gaussian_heads, with_categories
-from skvae._table_model import TableColumns, match_margins
-from skvae._table_starts import start_at_mixture, start_at_regressions
+from skvae._table import Container
+from skvae._table_fitting import (
+    hidden_cells,
+    start_table,
+    table_architecture,
+    table_columns,
+)
+from skvae._table_model import match_margins
 from skvae._threads import limited_threads
 from skvae._training import (
     history_rows,
     make_net,
     subset,
 )
-from skvae.corruptions import Masking
 from skvae.objectives import Objective
 from skvae.priors import MixturePrior, VampPrior
 
@@ -68,12 +69,6 @@ _MAX_HELD_OUT = 10_000
 _FROZEN_DRAWS = 512
 _ROWS_FOR_MEANS = 2000
 _NAME = {torch.float32: "float32", torch.float64: "float64"}
-# Tables: posterior standard deviation, and how far (in bins) neighbours share
-# strength, in the mixture that training starts at and in the decoder.
-_SPREAD = 0.5
-_SMOOTHING_START, _SMOOTHING_DECODER = 1.0, 3.0
-# Rounds of that mixture: later ones fit it to the training rows, not to others.
-_START_ROUNDS = 30
 
 
 class _ColumnNoise:
@@ -173,7 +168,7 @@ class Fitting:
 
     def _dtype(self, X: Any) -> torch.dtype:
         """Compute in the type of the data; codes have none, and MPS no float64."""
-        if self.estimator._columns.kind == "table" or self.device.type == "mps":
+        if self.estimator.likelihood_ == "table" or self.device.type == "mps":
             return torch.float32
         return torch.float64 if X.dtype == np.float64 else torch.float32
 
@@ -203,13 +198,8 @@ class Fitting:
         if est._is_table(X):
             est.likelihood_ = "table"
             self._resolve_hidden((256, 256))
-            self.heads: dict[int, str] = {}
-            if isinstance(getattr(est, "likelihood", None), dict):
-                names = list(getattr(X, "columns", []))
-                names = names or [f"x{j}" for j in range(X.shape[1])]
-                self.heads = chosen_heads(est.likelihood, names)
-            declared = with_categories(est.categorical_features, self.heads)
-            return TableColumns(TableCodec(categorical_features=declared).fit(X))
+            columns, self.heads = table_columns(est, X)
+            return columns
         self._resolve_hidden((128, 64))
         missing = not sp.issparse(X) and bool(np.isnan(np.sum(X)))
         likelihood = self.recipe.likelihood
@@ -247,8 +237,10 @@ class Fitting:
     def _build(self, dataset: RowDataset, train: np.ndarray) -> None:
         est, recipe = self.estimator, self.recipe
         self._check_tied()
-        table = self._table_architecture(len(train))
-        est.n_components_ = code_width(est, recipe, table.get("sizes", []))
+        table = None
+        if est.likelihood_ == "table":
+            table = table_architecture(est, recipe, self.heads, len(train))
+        est.n_components_ = code_width(est, recipe, table.sizes if table else [])
         arch = Architecture(
             n_features=est.n_features_in_,
             n_components=est.n_components_,
@@ -263,7 +255,7 @@ class Fitting:
             ),
             variational=recipe.variational,
             prior=prior_family(est, recipe),
-            n_mixture=table.get("n_mixture", self._n_mixture(len(train))),
+            n_mixture=self._n_mixture(len(train)),
             code_activation=recipe.code_activation,
             tied=recipe.tied,
             has_mask=est._columns.has_missing,
@@ -277,7 +269,7 @@ class Fitting:
             encoder=est.encoder,
             decoder=est.decoder,
         )
-        est._architecture = arch.to_dict()
+        est._architecture = arch
         if est.init == "layerwise":
             check_stackable(self.module)
         self._start(dataset, train)
@@ -289,78 +281,18 @@ class Fitting:
                 f"tied_weights=True needs {own[0]}=None: the decoder is the transpose "
                 "of the default encoder."
             )
-        if self.recipe.tied and self.estimator._columns.kind == "table":
+        if self.recipe.tied and self.estimator.likelihood_ == "table":
             raise ValueError(
                 "tied_weights=True needs numeric rows: a table is decoded into "
                 "probabilities, which no encoder takes. Use tied_weights=False."
             )
 
-    def _table_architecture(self, n: int) -> dict[str, Any]:
-        columns = self.estimator._columns
-        if columns.kind != "table":
-            return {}
-        gaussian = gaussian_heads(columns.codec, self.heads)
-        if gaussian and self.estimator.decoder is not None:
-            raise ValueError(
-                "likelihood={...: 'gaussian'} needs decoder=None: an own decoder says "
-                "itself what the logits are."
-            )
-        return {
-            "gaussian": gaussian,
-            # A head that was asked for is learned.
-            "derived": [
-                entry.to_dict()
-                for entry in columns.codec.derived
-                if entry.child not in self.heads
-            ],
-            "excluded": self._excluded(gaussian),
-            "sizes": [int(s) for s in columns.codec.sizes],
-            "bin_runs": [[int(c) for c in run] for run in columns.codec.bin_runs],
-            "n_mixture": table_components(self.estimator, n),
-            "width": _SMOOTHING_DECODER,
-            "entry_width": entry_width(self.estimator, self.recipe),
-            "context_penalty": context_penalty(n),
-        }
-
-    def _excluded(self, gaussian: list[dict[str, Any]]) -> list[tuple[int, int, float]]:
-        """Return pairs of codes that never come together; normal heads stay normal."""
-        normal = {
-            head["first"] + i for head in gaussian for i in range(len(head["scores"]))
-        }
-        pairs = self.estimator._columns.codec.exclusions
-        return [pair for pair in pairs if pair[1] not in normal]
-
     def _n_mixture(self, n: int) -> int:
+        if self.estimator.likelihood_ == "table":
+            return table_components(self.estimator, n)
         usual = prior_components(n)
         width = self.estimator._n_conditions
         return conditional_normals(n, width, usual) if width else usual
-
-    def _start_table(self, codes: np.ndarray) -> None:
-        """Start a table at a mixture of factorised columns, or at the margins."""
-        est, module = self.estimator, self.module
-        codec = est._columns.codec
-        table = est._architecture["table"]
-        frequencies = np.asarray(codec.code_frequencies, dtype=np.float64)
-        log_weights, log_probs = fit_mixture(
-            codes,
-            codec.sizes,
-            table["n_mixture"],
-            bin_runs=codec.bin_runs,
-            smoothing=_SMOOTHING_START,
-            n_iter=_START_ROUNDS,
-            rng=np.random.default_rng(self.seeds.init),
-        )
-        start_at_mixture(
-            module,
-            np.asarray(log_weights, dtype=np.float64),
-            np.asarray(log_probs, dtype=np.float64),
-            frequencies,
-            codec.code_values,
-            _SPREAD,
-        )
-        if est.init == "auto":
-            rng = np.random.default_rng(self.seeds.init)
-            start_at_regressions(module, codes, codec, _SPREAD, rng)
 
     def _start(self, dataset: RowDataset, train: np.ndarray) -> None:
         """Set the weights training begins with."""
@@ -368,7 +300,8 @@ class Fitting:
         rng = np.random.RandomState(self.seeds.init)
         rows = train[sample_of_rows(len(train), est.n_features_in_, rng)]
         if est.likelihood_ == "table":
-            self._start_table(dataset.take(train)["x"].cpu().numpy())
+            codes = dataset.take(train)["x"].cpu().numpy()
+            start_table(est, module, codes, self.seeds.init)
             if isinstance(module.prior, VampPrior):
                 inputs = module.encoder_input(**dataset.take(rows))
                 start_prior(module, inputs, self.seeds.init)
@@ -414,7 +347,8 @@ class Fitting:
                 return self._column_noise(level)
         low, high = est._columns.low, est._columns.high
         if est.likelihood_ == "table":
-            return self._table_corruption(level)
+            hides = hidden_cells(self.recipe, level)
+            return hides or corruption_of(self.recipe.corruption, level)
         if self.recipe.corruption == "salt_and_pepper" and low is None:
             low, high = column_ranges(dataset, train)
         return corruption_of(self.recipe.corruption, level, low, high)
@@ -428,19 +362,6 @@ class Fitting:
         variance = module.likelihood.noise_variance().detach()
         sd = variance.expand(self.estimator.n_features_in_).sqrt().clamp(max=level)
         return _ColumnNoise(sd.to(self.device))
-
-    def _table_corruption(self, level: Any) -> Any:
-        """Return the corruption of codes; a masked cell is one that is not known."""
-        if self.recipe.corruption == "salt_and_pepper":
-            raise ValueError(
-                "corruption='salt_and_pepper' needs numeric columns without "
-                "categories. Use 'masking' or 'swap'."
-            )
-        # Codes have no gaussian noise: the default of a variational model hides cells.
-        own = self.recipe.variational and self.recipe.corruption == "gaussian"
-        if level and (own or self.recipe.corruption == "masking"):
-            return Masking(level, fill=-1)
-        return corruption_of(self.recipe.corruption, level)
 
     # -- training ----------------------------------------------------------------------
     def _train(
@@ -520,7 +441,7 @@ class Fitting:
         est = self.estimator
         net = make_net(
             module.to(self.device),
-            Objective(resolved_terms(self.recipe, est._architecture["table"])),
+            Objective(resolved_terms(self.recipe, est._architecture.table)),
             plan,
             device=self.device,
             shuffle_generator=torch_generator(self.seeds.shuffle),

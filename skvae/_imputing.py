@@ -1,14 +1,13 @@
-"""Missing cells and conditions: what a fitted model expects where it was not told.
+"""Missing cells: what a fitted model expects where it was not told.
 
-Both are importance sampling. Codes are proposed from a distribution q that can be
-drawn from, weighted by p(z) p(x_known | z) / q(z), and what they decode to is
-averaged or drawn by these weights.
+Codes are proposed from the posterior q of what is known, weighted by
+p(z) p(x_known | z) / q(z), and what they decode to is averaged or drawn by these
+weights. Models without a prior, or without gaps in training, reconstruct instead.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -18,18 +17,13 @@ import torch
 from torch import Tensor
 
 from skvae._random import draw_torch_generator, stratified
-from skvae._table import Container, Known, codes_given, fill_cells, missing_cells
+from skvae._table import Container, Known, fill_cells, missing_cells
 
 _DRAWS = 1000
 _DRAWS_TABLE = 100
 _REFINEMENTS = 20
-_PROPOSALS = 4096
-_WIDENED = 1.5
-# Share of proposals that ignores the condition, so that no weight is without bound.
-_DEFENSIVE = 0.1
-_MOVES = 3
 # Logit of the code "missing" where a cell is to be filled: below all that may be said.
-_RULED_OUT = -1e4
+RULED_OUT = -1e4
 
 
 def imputed(estimator: Any, X: Any, n_samples: int | None, random_state: Any) -> Any:
@@ -95,32 +89,52 @@ def _scattered(X: Any, guess: Any, index: np.ndarray, cells: np.ndarray) -> Any:
 def _guesses(estimator: Any, X: Any, generator: torch.Generator, *, draw: bool) -> Any:
     """Return complete rows, of which only the missing cells matter."""
     columns, module = estimator._columns, estimator._module
-    if module.prior is None and columns.kind == "table":
-        return _decoded(estimator, X, generator, draw=draw)
-    if module.prior is None or not (columns.kind == "table" or columns.has_missing):
-        return _refined(estimator, X, generator, draw=draw)
-    rows: Any = None
-    n_draws = _DRAWS
     if columns.kind == "table":
-        rows, known = _table_rows(estimator, X)
-        n_draws = _DRAWS_TABLE
-    dataset = estimator._dataset(X, rows)
+        fill = _decoded if module.prior is None else _weighed_rows
+    else:
+        knows_gaps = module.prior is not None and columns.has_missing
+        fill = _weighed_numbers if knows_gaps else _refined
+    return fill(estimator, X, generator, draw=draw)
+
+
+def _weighed_numbers(
+    estimator: Any, X: Any, generator: torch.Generator, *, draw: bool
+) -> Any:
+    """Fill cells of numbers by weighted draws of the code."""
     # Draws all rows share: what is filled does not depend on the other rows.
-    noise = _standard_normal(module, n_draws, generator)
-    read = _read
-    if columns.kind == "table":
-        even = stratified(n_draws, len(columns.codec.sizes), generator)
-    parts = []
+    noise = _standard_normal(estimator._module, _DRAWS, generator)
+    dataset, parts = estimator._dataset(X), []
     with estimator._inference():
-        for place, batch in estimator._chunks(dataset, repeats=n_draws):
-            if columns.kind == "table":
-                told = known.rows(place)
-                read = partial(_read_table, ranks=even.unsqueeze(1), known=told)
-            batch = {**batch, **_told(estimator, batch)}
-            z, log_ratio = module.proposals(noise, **batch)
-            raw = module.decode(z, batch.get("condition"))
+        for _, batch, raw, log_ratio in _proposed(estimator, dataset, noise):
+            parts.append(_read(estimator, batch, raw, log_ratio, generator, draw=draw))
+    return estimator._columns.joined(parts)
+
+
+def _weighed_rows(
+    estimator: Any, X: Any, generator: torch.Generator, *, draw: bool
+) -> Any:
+    """Fill cells of a table by weighted draws of the code."""
+    columns, module = estimator._columns, estimator._module
+    rows, known = _table_rows(estimator, X)
+    noise = _standard_normal(module, _DRAWS_TABLE, generator)
+    even = stratified(_DRAWS_TABLE, len(columns.codec.sizes), generator).unsqueeze(1)
+    dataset, parts = estimator._dataset(X, rows), []
+    with estimator._inference():
+        for place, batch, raw, log_ratio in _proposed(estimator, dataset, noise):
+            read = partial(_read_table, ranks=even, known=known.rows(place))
             parts.append(read(estimator, batch, raw, log_ratio, generator, draw=draw))
     return columns.joined(parts)
+
+
+def _proposed(
+    estimator: Any, dataset: Any, noise: Tensor
+) -> Iterator[tuple[slice, dict[str, Tensor], Tensor, Tensor]]:
+    """Yield slices of rows, their batches, decoded draws of codes and log p(z)/q(z)."""
+    module = estimator._module
+    for place, batch in estimator._chunks(dataset, repeats=len(noise)):
+        batch = {**batch, **_told(estimator, batch)}
+        z, log_ratio = module.proposals(noise, **batch)
+        yield place, batch, module.decode(z, batch.get("condition")), log_ratio
 
 
 def _table_rows(estimator: Any, X: Any) -> tuple[dict[str, np.ndarray], Known]:
@@ -209,11 +223,11 @@ def _without_missing(columns: Any, logits: Tensor) -> Tensor:
     """Rule the code "missing" out of every column that has other codes."""
     codec = columns.codec
     logits = logits.clone()
-    logits[..., _missing_places(codec, np.flatnonzero(codec.sizes > 1))] = _RULED_OUT
+    logits[..., missing_places(codec, np.flatnonzero(codec.sizes > 1))] = RULED_OUT
     return logits
 
 
-def _missing_places(codec: Any, columns: Any) -> list[int]:
+def missing_places(codec: Any, columns: Any) -> list[int]:
     """Return the positions of the code "missing" in those columns that have it."""
     codes = codec.missing_code
     return [int(codec.offsets[j] + codes[j]) for j in columns if codes[j] >= 0]
@@ -266,161 +280,3 @@ def _rebuilt(
 def _told(estimator: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     condition = estimator._usual_condition(len(batch["x"]))
     return {} if condition is None else {"condition": condition}
-
-
-# -- conditions on any columns ---------------------------------------------------------
-
-
-def drawn_given(
-    estimator: Any, n: int, given: Any, generator: torch.Generator
-) -> tuple[np.ndarray, list[tuple[slice, int, Any]]]:
-    """Draw rows of a table in which some cells are given; see `VAE.sample`.
-
-    Parameters
-    ----------
-    estimator : VAE
-        A fitted table model.
-    n : int
-        Rows to draw, for each partly filled row of a frame.
-    given : dict or DataFrame
-        Values of columns, or partly filled rows.
-    generator : torch.Generator
-        Seeds the draw.
-
-    Returns
-    -------
-    codes : ndarray of shape (n_rows, n_columns)
-        Codes; the given cells have theirs.
-    fixed : list of (slice, int, object)
-        The given cells: rows, column and value.
-    """
-    codec = estimator._columns.codec
-    codes, fixed = [], []
-    for i, row in enumerate(_conditions(given)):
-        known = codes_given(codec, row)
-        asked = {codec.names.index(name): value for name, value in row.items()}
-        # What is known is not missing, even if its code is still open.
-        ruled_out = _missing_places(codec, [j for j in asked if j not in known])
-        codes.append(_drawn_given_one(estimator, n, known, ruled_out, generator))
-        block = slice(i * n, (i + 1) * n)
-        fixed += [(block, j, value) for j, value in asked.items()]
-    return np.concatenate(codes), fixed
-
-
-def _conditions(given: Any) -> Iterator[dict[str, Any]]:
-    """Yield the given cells of each row that is asked for."""
-    if isinstance(given, Mapping):
-        yield dict(given)
-        return
-    if not hasattr(given, "columns"):
-        raise TypeError(
-            "given must be a dict of column names and values, or a DataFrame of partly "
-            f"filled rows. Got {type(given).__name__}."
-        )
-    if not len(given):
-        raise ValueError("given has 0 rows; one is needed at least.")
-    missing = missing_cells(given)
-    for i in range(len(missing)):
-        yield {
-            name: given[name].iloc[i] if hasattr(given, "iloc") else given[name][i]
-            for j, name in enumerate(given.columns)
-            if not missing[i, j]
-        }
-
-
-def _drawn_given_one(
-    estimator: Any,
-    n: int,
-    known: dict[int, np.ndarray],
-    ruled_out: list[int],
-    generator: torch.Generator,
-) -> np.ndarray:
-    module, codec = estimator._module, estimator._columns.codec
-    prior = module.prior_distribution()
-    device = generator.device
-    x = torch.full((1, len(codec.sizes)), -1, dtype=torch.int64, device=device)
-    for j, admitted in known.items():
-        x[0, j] = int(admitted[0])
-    proposals = _proposals(module, prior, x, generator)
-    codes, fit = _completed(module, x, proposals, ruled_out, generator)
-    log_weights = prior.log_prob(proposals) + fit
-    log_weights = log_weights - _proposal_density(module, prior, x, proposals)
-    share = torch.softmax(log_weights, dim=0)
-    effective = float(1.0 / share.square().sum())
-    if effective < min(n, 100):
-        warnings.warn(
-            f"The given cells are rare in the model: {effective:.0f} of "
-            f"{len(share)} proposals carry the weight, so the rows drawn resemble each "
-            "other.",
-            UserWarning,
-            stacklevel=5,
-        )
-    which = torch.multinomial(share, n, replacement=True, generator=generator)
-    chosen, codes, fit = proposals[which], codes[which], fit[which]
-    # Rows chosen twice part again: moves that leave the distribution as it is.
-    for _ in range(_MOVES):
-        others, their_fit = _completed(module, x, chosen, ruled_out, generator)
-        chance = torch.rand(n, generator=generator, device=device)
-        moves = chance.log() < their_fit - fit
-        codes = torch.where(moves.unsqueeze(1), others, codes)
-        fit = torch.where(moves, their_fit, fit)
-    return codes.cpu().numpy()
-
-
-def _completed(
-    module: Any,
-    x: Tensor,
-    z: Tensor,
-    ruled_out: list[int],
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """Return rows drawn given z with the known cells of x, and the nats of those."""
-    step = max(1, (1 << 22) // module.likelihood.n_outputs)
-    like = torch.empty(len(z), x.shape[1], dtype=torch.float64, device=z.device)
-    codes, fits = [], []
-    for part, rank in zip(
-        z.split(step), like.uniform_(generator=generator).split(step), strict=True
-    ):
-        raw = module.decode(part)
-        raw[..., ruled_out] = _RULED_OUT
-        found = module.likelihood.complete(x.expand(len(part), -1), raw, rank)
-        codes.append(found[0])
-        fits.append(found[1])
-    return torch.cat(codes), torch.cat(fits)
-
-
-def _guide(module: Any, prior: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return log-weights, means and log-variances of a mixture near the condition."""
-    if not hasattr(prior, "means"):
-        k = module.prior.n_components
-        zero = torch.zeros(1, k, device=x.device)
-        return torch.zeros(1, device=x.device), zero, zero
-    fit = module.likelihood.log_prob(
-        x.expand(len(prior.means), -1), module.decode(prior.means)
-    )
-    wide = prior.log_vars + 2 * float(np.log(_WIDENED))
-    return torch.log_softmax(prior.log_weights + fit, dim=0), prior.means, wide
-
-
-def _proposals(
-    module: Any, prior: Any, x: Tensor, generator: torch.Generator
-) -> Tensor:
-    log_weights, means, log_vars = _guide(module, prior, x)
-    guided = int(_PROPOSALS * (1 - _DEFENSIVE))
-    which = torch.multinomial(
-        log_weights.exp(), guided, replacement=True, generator=generator
-    )
-    noise = torch.empty(guided, means.shape[1], dtype=means.dtype, device=means.device)
-    noise.normal_(generator=generator)
-    near = means[which] + torch.exp(0.5 * log_vars[which]) * noise
-    return torch.cat([near, prior.draw(_PROPOSALS - guided, generator).to(near)])
-
-
-def _proposal_density(module: Any, prior: Any, x: Tensor, z: Tensor) -> Tensor:
-    """Return log q of the proposals: the guided mixture and the prior, mixed."""
-    log_weights, means, log_vars = _guide(module, prior, x)
-    squared = (z.unsqueeze(1) - means).square() * torch.exp(-log_vars)
-    normal = -0.5 * (squared + log_vars + float(np.log(2 * np.pi))).sum(-1)
-    near = torch.logsumexp(normal + log_weights, dim=1) + float(np.log1p(-_DEFENSIVE))
-    anywhere = prior.log_prob(z) + float(np.log(_DEFENSIVE))
-    return torch.logaddexp(near, anywhere)

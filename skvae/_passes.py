@@ -136,7 +136,7 @@ class PassesMixin:
 
     @property
     def _width(self: Any) -> int:
-        widths = self._architecture["hidden_layer_sizes"]
+        widths = self._architecture.hidden_layer_sizes
         n_out = self._module.likelihood.n_outputs
         return max(self.n_features_in_, self.n_components_, n_out, *widths)
 

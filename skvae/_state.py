@@ -39,6 +39,7 @@ def plain_state(state: dict[str, Any]) -> dict[str, Any]:
     columns = state["_columns"]
     state["_columns"] = {"kind": columns.kind, "state": columns.get_state()}
     state["_container"] = state["_container"].get_state()
+    state["_architecture"] = state["_architecture"].to_dict()
     if "_conditions" in state:
         state["_conditions"] = state["_conditions"].get_state()
     state["_net"] = net.get_plain_state()
@@ -67,6 +68,7 @@ def load_state(estimator: Any, state: dict[str, Any]) -> dict[str, Any]:
     else:
         state["_columns"] = NumericColumns(**columns["state"])
     state["_container"] = Container.from_state(state["_container"])
+    state["_architecture"] = Architecture.from_dict(state["_architecture"])
     if "_conditions" in state:
         state["_conditions"] = Conditions.from_state(state["_conditions"])
     state["net_"] = _rebuilt_net(type(estimator), state, stored)
@@ -77,7 +79,7 @@ def load_state(estimator: Any, state: dict[str, Any]) -> dict[str, Any]:
 def _rebuilt_net(kind: type, state: dict[str, Any], stored: dict[str, Any]) -> Any:
     device = _available(stored["device"])
     module = build_module(
-        Architecture.from_dict(state["_architecture"]),
+        state["_architecture"],
         torch_generator(0),
         encoder=state["encoder"],
         decoder=state["decoder"],
@@ -89,9 +91,7 @@ def _rebuilt_net(kind: type, state: dict[str, Any], stored: dict[str, Any]) -> A
     parameters.__dict__.update(state)
     net = make_net(
         module.to(device),
-        Objective(
-            resolved_terms(parameters._recipe(), state["_architecture"]["table"])
-        ),
+        Objective(resolved_terms(parameters._recipe(), state["_architecture"].table)),
         TrainingPlan(**stored["plan"]),
         device=device,
         shuffle_generator=torch_generator(0),

@@ -28,7 +28,7 @@ def summarize(model: Any) -> str:
 
 
 def _resolved(model: Any) -> list[tuple[str, Any]]:
-    layers = model._architecture["hidden_layer_sizes"]
+    layers = model._architecture.hidden_layer_sizes
     entries = [
         ("n_components", model.n_components_),
         ("hidden_layer_sizes", tuple(layers)),

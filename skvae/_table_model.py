@@ -8,6 +8,7 @@ decoder gives one block of logits that holds the heads of all columns.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,40 @@ _CURVE_DIMS, _CURVE_BITS = 4, 4
 _MARGIN_DRAWS, _MARGIN_CHUNK, _MARGIN_ROUNDS = 8192, 2048, 3
 # Added to shares, so that a code nobody drew moves by a finite step.
 _MARGIN_FLOOR = 1e-5
+
+
+@dataclass
+class TableArchitecture:
+    """Everything that decides the heads of a table.
+
+    Parameters
+    ----------
+    sizes : list of int
+        Codes of each column.
+    bin_runs : list of list of int
+        Positions, in the block of logits, of bins that are neighbours.
+    smoothing : float
+        How far the decoder lets neighbours share strength, in bins.
+    gaussian : list of dict
+        Columns whose logits are normal; see `GaussianHeads`.
+    derived : list of dict
+        Columns whose code follows from others; see `TableLikelihood`.
+    excluded : list of (int, int, float)
+        Pairs of codes that never come together, and what that costs in nats.
+    entry_width : int
+        Length of what a code says to the columns after its own; 0 is nothing.
+    context_penalty : float
+        Weight of the squares of the weights it is heard by.
+    """
+
+    sizes: list[int]
+    bin_runs: list[list[int]]
+    smoothing: float
+    gaussian: list[dict[str, Any]]
+    derived: list[dict[str, Any]]
+    excluded: list[tuple[int, int, float]]
+    entry_width: int
+    context_penalty: float
 
 
 class TableColumns:

@@ -13,8 +13,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from skvae._base import BaseAutoencoder, Recipe
 from skvae._compat import Interval, StrOptions
+from skvae._conditioning import drawn_given
 from skvae._docs import estimator
-from skvae._imputing import drawn_given
 from skvae._module import log_mean_exp
 from skvae._passes import check_count
 from skvae._random import draw_torch_generator, torch_generator
@@ -292,7 +292,7 @@ class VAE(BaseAutoencoder):
         columns, module = self._columns, self._module
         if columns.kind == "numeric":
             self.center_, self.scale_ = columns.center, columns.scale
-        self.noise_ = self._architecture["noise"]
+        self.noise_ = self._architecture.noise
         batch = dataset.take(self._some_rows(len(dataset), _MAX_DIAGNOSED))
         module.eval()
         inputs = module.encoder_input(**batch)

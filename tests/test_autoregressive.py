@@ -283,7 +283,7 @@ def test_classes_are_drawn_with_columns_that_agree(frame):
 
 
 def _width_of(model):
-    return model._architecture["table"]["entry_width"]
+    return model._architecture.table.entry_width
 
 
 def test_who_hears_columns(frame):

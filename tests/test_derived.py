@@ -321,5 +321,5 @@ def test_classes_keep_the_rules(frame):
 
 def test_a_head_that_was_asked_for_is_learned(frame):
     model = VAE(2, likelihood={"log_wage": "gaussian"}, max_iter=1, random_state=0)
-    derived = model.fit(frame)._architecture["table"]["derived"]
+    derived = model.fit(frame)._architecture.table.derived
     assert list(frame).index("log_wage") not in {e["child"] for e in derived}

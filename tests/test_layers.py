@@ -22,10 +22,10 @@ LAYERS = (
     "_latent _passes",
     "_training",
     "_course",
-    "_build _step",
+    "_build _step _table_fitting",
     "_module _contraction _table_starts",
     "_table_model",
-    "_jacobian _layerwise _inference _autoregressive",
+    "_jacobian _layerwise _inference _autoregressive _conditioning",
     "_networks _starts _learned_prior _table_likelihood",
     "_factories _flat _conditions _imputing _defaults _smoothing _embedding _thinning "
     "_excluded _counts",

@@ -1,0 +1,182 @@
+"""Rows of a table in which some cells are given: importance sampling of the code.
+
+Codes are proposed from a distribution q near what is given, weighted by
+p(z) p(x_given | z) / q(z), drawn by these weights, and the open cells given those.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skvae._imputing import RULED_OUT, missing_places
+from skvae._mixture_density import DiagonalMixture
+from skvae._table import codes_given, missing_cells
+
+_PROPOSALS = 4096
+# Times the standard deviations of the prior, so that no tail is missed.
+_WIDENED = 1.5
+# Share of proposals that ignores the condition, so that no weight is without bound.
+_DEFENSIVE = 0.1
+_MOVES = 3
+
+
+def drawn_given(
+    estimator: Any, n: int, given: Any, generator: torch.Generator
+) -> tuple[np.ndarray, list[tuple[slice, int, Any]]]:
+    """Draw rows of a table in which some cells are given; see `VAE.sample`.
+
+    Parameters
+    ----------
+    estimator : VAE
+        A fitted table model.
+    n : int
+        Rows to draw, for each partly filled row of a frame.
+    given : dict or DataFrame
+        Values of columns, or partly filled rows.
+    generator : torch.Generator
+        Seeds the draw.
+
+    Returns
+    -------
+    codes : ndarray of shape (n_rows, n_columns)
+        Codes; the given cells have theirs.
+    fixed : list of (slice, int, object)
+        The given cells: rows, column and value.
+    """
+    codec = estimator._columns.codec
+    codes, fixed = [], []
+    for i, row in enumerate(_conditions(given)):
+        known = codes_given(codec, row)
+        asked = {codec.names.index(name): value for name, value in row.items()}
+        # What is known is not missing, even if its code is still open.
+        ruled_out = missing_places(codec, [j for j in asked if j not in known])
+        codes.append(_drawn_given_one(estimator, n, known, ruled_out, generator))
+        block = slice(i * n, (i + 1) * n)
+        fixed += [(block, j, value) for j, value in asked.items()]
+    return np.concatenate(codes), fixed
+
+
+def _conditions(given: Any) -> Iterator[dict[str, Any]]:
+    """Yield the given cells of each row that is asked for."""
+    if isinstance(given, Mapping):
+        yield dict(given)
+        return
+    if not hasattr(given, "columns"):
+        raise TypeError(
+            "given must be a dict of column names and values, or a DataFrame of partly "
+            f"filled rows. Got {type(given).__name__}."
+        )
+    if not len(given):
+        raise ValueError("given has 0 rows; one is needed at least.")
+    missing = missing_cells(given)
+    for i in range(len(missing)):
+        yield {
+            name: given[name].iloc[i] if hasattr(given, "iloc") else given[name][i]
+            for j, name in enumerate(given.columns)
+            if not missing[i, j]
+        }
+
+
+def _drawn_given_one(
+    estimator: Any,
+    n: int,
+    known: dict[int, np.ndarray],
+    ruled_out: list[int],
+    generator: torch.Generator,
+) -> np.ndarray:
+    module, codec = estimator._module, estimator._columns.codec
+    prior = module.prior_distribution()
+    device = generator.device
+    x = torch.full((1, len(codec.sizes)), -1, dtype=torch.int64, device=device)
+    for j, admitted in known.items():
+        x[0, j] = int(admitted[0])
+    proposals = _Proposals(module, prior, x)
+    z = proposals.draw(_PROPOSALS, generator)
+    codes, fit = _completed(module, x, z, ruled_out, generator)
+    share = torch.softmax(prior.log_prob(z) + fit - proposals.log_prob(z), dim=0)
+    effective = float(1.0 / share.square().sum())
+    if effective < min(n, 100):
+        warnings.warn(
+            f"The given cells are rare in the model: {effective:.0f} of "
+            f"{len(share)} proposals carry the weight, so the rows drawn resemble each "
+            "other.",
+            UserWarning,
+            stacklevel=5,
+        )
+    which = torch.multinomial(share, n, replacement=True, generator=generator)
+    chosen, codes, fit = z[which], codes[which], fit[which]
+    # Rows chosen twice part again: moves that leave the distribution as it is.
+    for _ in range(_MOVES):
+        others, their_fit = _completed(module, x, chosen, ruled_out, generator)
+        chance = torch.rand(n, generator=generator, device=device)
+        moves = chance.log() < their_fit - fit
+        codes = torch.where(moves.unsqueeze(1), others, codes)
+        fit = torch.where(moves, their_fit, fit)
+    return codes.cpu().numpy()
+
+
+def _completed(
+    module: Any,
+    x: Tensor,
+    z: Tensor,
+    ruled_out: list[int],
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Return rows drawn given z with the known cells of x, and the nats of those."""
+    step = max(1, (1 << 22) // module.likelihood.n_outputs)
+    like = torch.empty(len(z), x.shape[1], dtype=torch.float64, device=z.device)
+    codes, fits = [], []
+    for part, rank in zip(
+        z.split(step), like.uniform_(generator=generator).split(step), strict=True
+    ):
+        raw = module.decode(part)
+        raw[..., ruled_out] = RULED_OUT
+        found = module.likelihood.complete(x.expand(len(part), -1), raw, rank)
+        codes.append(found[0])
+        fits.append(found[1])
+    return torch.cat(codes), torch.cat(fits)
+
+
+class _Proposals:
+    """The normals of a prior by how well each tells what is given, and the prior.
+
+    Parameters
+    ----------
+    module : AutoencoderModule
+        A fitted table module.
+    prior : distribution
+        Of the code.
+    x : Tensor of shape (1, n_columns)
+        Codes of the given cells, -1 elsewhere.
+    """
+
+    def __init__(self, module: Any, prior: Any, x: Tensor):
+        self.prior = prior
+        if not hasattr(prior, "means"):
+            flat = torch.zeros(1, module.prior.n_components, device=x.device)
+            self.near = DiagonalMixture(flat[:, 0], flat, flat)
+            return
+        fit = module.likelihood.log_prob(
+            x.expand(len(prior.means), -1), module.decode(prior.means)
+        )
+        weights = torch.log_softmax(prior.log_weights + fit, dim=0)
+        wide = prior.log_vars + 2 * float(np.log(_WIDENED))
+        self.near = DiagonalMixture(weights, prior.means, wide)
+
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw n codes."""
+        guided = int(n * (1 - _DEFENSIVE))
+        near = self.near.draw(guided, generator)
+        return torch.cat([near, self.prior.draw(n - guided, generator).to(near)])
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Compute the log-density of codes."""
+        near = self.near.log_prob(z) + float(np.log1p(-_DEFENSIVE))
+        anywhere = self.prior.log_prob(z) + float(np.log(_DEFENSIVE))
+        return torch.logaddexp(near, anywhere)
