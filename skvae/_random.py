@@ -44,6 +44,25 @@ def draw_torch_generator(random_state: Any, device: Any = "cpu") -> torch.Genera
     return torch_generator(seed, device)
 
 
+def even_normals(n: int, d: int, seed: int) -> torch.Tensor:
+    """Return n normal draws of dimension d that cover the space evenly, in float64.
+
+    A scrambled Sobol sequence: each draw is normal, their averages have less error
+    than those of independent draws, and the first k of n are those of k. Dimensions
+    beyond the 21 201 of the sequence are independent.
+    """
+    import torch
+
+    engine = torch.quasirandom.SobolEngine
+    width = min(d, engine.MAXDIM)
+    places = engine(width, scramble=True, seed=seed).draw(n, dtype=torch.float64)
+    # The ends of [0, 1] are no normal number.
+    half = 0.5**engine.MAXBIT / 2
+    even = torch.special.ndtri(places.clamp(half, 1 - half))
+    rest = torch.empty((d - width, n), dtype=torch.float64)
+    return torch.cat([even, rest.normal_(generator=torch_generator(seed)).T], dim=1)
+
+
 def stratified(n: int, d: int, generator: torch.Generator) -> torch.Tensor:
     """Draw uniform numbers spread evenly over the columns of consecutive rows.
 

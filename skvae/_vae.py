@@ -17,7 +17,7 @@ from skvae._conditioning import drawn_given
 from skvae._docs import estimator
 from skvae._module import log_mean_exp
 from skvae._passes import check_count
-from skvae._random import draw_torch_generator, torch_generator
+from skvae._random import draw_torch_generator, even_normals
 from skvae.objectives import KLDivergence, NegativeLogLikelihood
 from skvae.priors import normal_kl
 
@@ -230,9 +230,10 @@ class VAE(BaseAutoencoder):
         .. math:: \log \frac1K \sum_k \frac{p(x, z_k)}{q(z_k \mid x)}
                   \le \log p(x), \qquad z_k \sim q(z \mid x)
 
-        The bound [1]_ is tighter the more draws it takes; the draws are fixed with
-        the model and shared by all rows, so scores do not depend on which rows are
-        scored together. ``beta``, free bits and warm-up take no part.
+        The bound [1]_ is tighter the more draws it takes; the draws, a scrambled Sobol
+        sequence, are fixed with the model and shared by all rows, so scores do not
+        depend on which rows are scored together. ``beta``, free bits and warm-up take
+        no part.
 
         Parameters
         ----------
@@ -280,11 +281,8 @@ class VAE(BaseAutoencoder):
 
     def _shared_noise(self, n: int) -> torch.Tensor:
         """Return the draws all rows share: the first n of one fixed sequence."""
-        generator = torch_generator(self.evaluation_seed_)
-        noise = torch.empty(n, self.n_components_, dtype=torch.float64)
-        noise.normal_(generator=generator)
-        parameter = next(self._module.parameters())
-        return noise.to(parameter)
+        noise = even_normals(n, self.n_components_, self.evaluation_seed_)
+        return noise.to(next(self._module.parameters()))
 
     # -- fitted attributes and sampling ------------------------------------------------
     def _finish(self, dataset: Any) -> None:
