@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from skvae._table._frames import without_zone
 from skvae._table._numeric import NumericColumn
 from skvae._table._written_dates import WrittenDates
 
@@ -250,6 +251,4 @@ def _stamps(series: pd.Series) -> np.ndarray:
 
 
 def _stamps_of(series: pd.Series) -> np.ndarray:
-    if getattr(series.dtype, "tz", None) is not None:
-        series = series.dt.tz_convert("UTC").dt.tz_localize(None)
-    return series.to_numpy()
+    return without_zone(series).to_numpy()

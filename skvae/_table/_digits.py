@@ -54,7 +54,7 @@ class Digits:
         written = values.copy()
         for d in np.unique(decimals[decimals <= _MAX_DECIMALS]):
             own = decimals == d
-            written[own] = _rounded(values[own], d)
+            written[own] = rounded(values[own], d)
         return written.astype(np.float32).astype(float) if self.single else written
 
     def to_dict(self) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def all_decimals(known: np.ndarray) -> int | None:
     if len(known) > _ROWS:
         known = known[:: len(known) // _ROWS]
     for decimals in range(_MAX_DECIMALS + 1):
-        if np.array_equal(_rounded(known, decimals), known):
+        if np.array_equal(rounded(known, decimals), known):
             return decimals
     return None
 
@@ -83,15 +83,15 @@ def _needed(values: np.ndarray, precision: type[np.floating]) -> np.ndarray:
     needed = np.full(len(values), _MAX_DECIMALS + 1)
     open_ = np.arange(len(values))
     for decimals in range(_MAX_DECIMALS + 1):
-        rest = np.abs(_rounded(values[open_], decimals) - values[open_])
+        rest = np.abs(rounded(values[open_], decimals) - values[open_])
         close = rest <= epsilon * np.abs(values[open_])
         needed[open_[close]] = decimals
         open_ = open_[~close]
     return needed
 
 
-def _rounded(values: np.ndarray, decimals: int) -> np.ndarray:
-    """Return rounded values; those too large to have decimals stay as they are."""
-    with np.errstate(over="ignore"):
-        rounded = np.round(values, decimals)
-    return np.where(np.isfinite(rounded), rounded, values)
+def rounded(values: np.ndarray, decimals: int) -> np.ndarray:
+    """Return rounded values; where powers of ten are too large, values as they are."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        result = np.round(values, decimals)
+    return np.where(np.isfinite(result), result, values)

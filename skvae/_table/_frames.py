@@ -398,6 +398,13 @@ def declared_features(frame: pd.DataFrame, wanted: Any) -> set[Any]:
     return {c if isinstance(c, str) else frame.columns[int(c)] for c in chosen.tolist()}
 
 
+def without_zone(series: pd.Series) -> pd.Series:
+    """Return moments in UTC without their zone, other cells as they are."""
+    if getattr(series.dtype, "tz", None) is None:
+        return series
+    return series.dt.tz_convert("UTC").dt.tz_localize(None)
+
+
 def floats_of(series: pd.Series) -> np.ndarray:
     """Return a numeric column as floats, NaN where it is missing."""
     if series.dtype.kind in "iuf" and isinstance(series.dtype, np.dtype):

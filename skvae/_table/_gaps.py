@@ -15,6 +15,7 @@ import pandas as pd
 
 from skvae._table._datetime import TimeColumn
 from skvae._table._draft import Draft
+from skvae._table._frames import without_zone
 from skvae._table._numeric import NumericColumn
 
 # Rows and bins from which on a difference is judged; the share of them in bins.
@@ -300,10 +301,7 @@ def _numbers(column: Any, cells: Any) -> np.ndarray:
 
 def plain(cells: Any) -> pd.Series:
     """Return cells to calculate with, moments without their zone."""
-    series = pd.Series(cells).reset_index(drop=True)
-    if getattr(series.dtype, "tz", None) is not None:
-        return series.dt.tz_convert("UTC").dt.tz_localize(None)
-    return series
+    return without_zone(pd.Series(cells).reset_index(drop=True))
 
 
 def known_first(known: Any, drawn: Any) -> pd.Series:

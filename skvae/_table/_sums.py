@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from skvae._table._dependence import Derived
+from skvae._table._digits import rounded
 from skvae._table._draft import Draft
 from skvae._table._gaps import spread_of
 from skvae._table._numeric import NumericColumn
@@ -181,7 +182,7 @@ def _rests(
     digits = _decimals(column)
     if digits > _AMOUNT:
         digits = min(digits, _decimals_left(column, _DIGITS_SINGLE))
-    rest = _rounded(rest[known], digits)
+    rest = rounded(rest[known], digits)
     if spread_of(rest) > _MAX_SHARE * spread_of(total[known]):
         return None
     values, counts = np.unique(rest, return_counts=True)
@@ -201,11 +202,6 @@ def _decimals_left(column: Any, digits: int) -> int:
     """Return how many of so many digits of a column's largest value are decimals."""
     largest = max(abs(bound) for bound in column.extent)
     return digits - int(np.log10(largest))
-
-
-def _rounded(values: np.ndarray, decimals: int) -> np.ndarray:
-    # Powers of ten beyond that are not numbers.
-    return np.round(values, decimals) if abs(decimals) < 300 else values
 
 
 def add_up(sums: list[Sum], derived: list[Derived], draft: Draft) -> None:
@@ -245,7 +241,7 @@ def add_up(sums: list[Sum], derived: list[Derived], draft: Draft) -> None:
                 column = draft.column(j)
                 low, high = column.extent
                 moved = values[j] + sign * (wanted - rest)
-                moved = _rounded(moved, _decimals(column))
+                moved = rounded(moved, _decimals(column))
                 here = waiting & ~known[j] & (moved >= low) & (moved <= high)
                 values[j] = np.where(here, moved, values[j])
                 waiting = waiting & ~here

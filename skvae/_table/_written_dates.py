@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from pandas.tseries.api import guess_datetime_format
 
+from skvae._table._frames import without_zone
+
 # Text of fewer values, or of more rows a value, is a category whatever it says.
 _FEW, _ROWS_PER_VALUE = 32, 20
 # What a date says at least: year, month and day.
@@ -125,6 +127,4 @@ def _read(series: pd.Series, layout: str, aware: bool) -> pd.Series:
 
 
 def _stamps_of(moments: pd.Series) -> np.ndarray:
-    if moments.dt.tz is not None:
-        moments = moments.dt.tz_convert("UTC").dt.tz_localize(None)
-    return moments.to_numpy().astype("M8[us]").view(np.int64)
+    return without_zone(moments).to_numpy().astype("M8[us]").view(np.int64)
