@@ -179,8 +179,15 @@ class ConditionalVAE(VAE):
         shares = spread_labels(self._columns, rows["x"], condition)
         return {"condition": condition, "label_prior": shares}
 
-    def _usual_condition(self, n: int) -> torch.Tensor:
-        return self._to_device(np.repeat(self._mean_condition[None], n, axis=0))
+    def _likely_condition(self, X: Any) -> np.ndarray:
+        """Write the most probable class of each row, or the average condition."""
+        y = None if self.classes_ is None else self._likely_classes(X)
+        return self._told(y, X.shape[0])
+
+    def _drawn_conditions(self, n: int, generator: torch.Generator) -> torch.Tensor:
+        rng = np.random.RandomState(generator.initial_seed() % 2**32)
+        condition = self._condition_of(self._conditions.draw(n, rng), n)
+        return self._to_device(condition)
 
     def _condition_of(self, y: Any, n: int) -> np.ndarray:
         """Write the conditions asked for, one or one for each of n rows."""
@@ -284,11 +291,36 @@ class ConditionalVAE(VAE):
         """
         check_is_fitted(self)
         rows = self._validate(X, reset=False)
-        Z = self._encode(rows)
-        if y is None and self.classes_ is not None:
-            y = self.predict(X)
-        values = self._decode_points(np.concatenate([Z, self._told(y, len(Z))], 1))
+        told = self._asked_or_likely(y, rows)
+        values = self._decode_points(np.concatenate([self._encode(rows), told], 1))
         return self._in_container(values, X, rows)
+
+    def cell_losses(self, X: Any, y: Any = None) -> np.ndarray:
+        """Compute how unexpected each cell is given the code of its row.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, DataFrame} of shape (n_samples, n_features)
+            Rows in the units seen in `fit`.
+        y : scalar, array-like or DataFrame, default=None
+            Conditions of the rows. None is the most probable class of each row, or
+            the average of other conditions.
+
+        Returns
+        -------
+        losses : ndarray of shape (n_samples, n_features)
+            Minus the log-likelihood of each scaled cell at the mean of the code, in
+            nats. Zero for missing cells.
+        """
+        check_is_fitted(self)
+        rows = self._validate(X, reset=False)
+        return self._cell_losses(rows, self._asked_or_likely(y, rows))
+
+    def _asked_or_likely(self, y: Any, X: Any) -> np.ndarray:
+        """Write the conditions asked for, or likely ones of validated rows."""
+        if y is None:
+            return self._likely_condition(X)
+        return self._told(y, X.shape[0])
 
     def _told(self, y: Any, n: int) -> np.ndarray:
         """Write the conditions asked for, or the average one of the training rows."""
@@ -375,7 +407,11 @@ class ConditionalVAE(VAE):
             Columns in the order of `classes_`.
         """
         check_is_fitted(self)
-        bounds = self._class_bounds(self._validate(X, reset=False), 32)
+        return self._class_shares(self._validate(X, reset=False))
+
+    def _class_shares(self, X: Any) -> np.ndarray:
+        """Return the probabilities of the classes of validated rows."""
+        bounds = self._class_bounds(X, 32)
         # Rows that are impossible under every class say nothing of it.
         lost = ~np.isfinite(bounds.max(axis=1))
         bounds[lost] = np.log(np.maximum(np.asarray(self.class_prior_), 1e-300))
@@ -397,5 +433,8 @@ class ConditionalVAE(VAE):
         y : ndarray of shape (n_samples,)
             Classes.
         """
-        probabilities = self.predict_proba(X)
-        return np.asarray(self.classes_)[probabilities.argmax(axis=1)]
+        check_is_fitted(self)
+        return self._likely_classes(self._validate(X, reset=False))
+
+    def _likely_classes(self, X: Any) -> np.ndarray:
+        return np.asarray(self.classes_)[self._class_shares(X).argmax(axis=1)]

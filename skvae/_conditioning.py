@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skvae._imputing import RULED_OUT, missing_places
-from skvae._mixture_density import DiagonalMixture
+from skvae._imputing import RULED_OUT, known_nats, missing_places
+from skvae._proposals import Proposals
 from skvae._table import codes_given, missing_cells
 
 _PROPOSALS = 4096
-# Times the standard deviations of the prior, so that no tail is missed.
-_WIDENED = 1.5
-# Share of proposals that ignores the condition, so that no weight is without bound.
-_DEFENSIVE = 0.1
 _MOVES = 3
 
 
@@ -96,10 +93,11 @@ def _drawn_given_one(
     x = torch.full((1, len(codec.sizes)), -1, dtype=torch.int64, device=device)
     for j, admitted in known.items():
         x[0, j] = int(admitted[0])
-    proposals = _Proposals(module, prior, x)
-    z = proposals.draw(_PROPOSALS, generator)
+    like = next(module.parameters()).new_empty(1, module.prior.n_components)
+    proposals = Proposals(prior, partial(known_nats, module, x, None), like)
+    z, log_ratio = (a.squeeze(1) for a in proposals.draw(_PROPOSALS, generator))
     codes, fit = _completed(module, x, z, ruled_out, generator)
-    share = torch.softmax(prior.log_prob(z) + fit - proposals.log_prob(z), dim=0)
+    share = torch.softmax(log_ratio + fit, dim=0)
     effective = float(1.0 / share.square().sum())
     if effective < min(n, 100):
         warnings.warn(
@@ -141,42 +139,3 @@ def _completed(
         codes.append(found[0])
         fits.append(found[1])
     return torch.cat(codes), torch.cat(fits)
-
-
-class _Proposals:
-    """The normals of a prior by how well each tells what is given, and the prior.
-
-    Parameters
-    ----------
-    module : AutoencoderModule
-        A fitted table module.
-    prior : distribution
-        Of the code.
-    x : Tensor of shape (1, n_columns)
-        Codes of the given cells, -1 elsewhere.
-    """
-
-    def __init__(self, module: Any, prior: Any, x: Tensor):
-        self.prior = prior
-        if not hasattr(prior, "means"):
-            flat = torch.zeros(1, module.prior.n_components, device=x.device)
-            self.near = DiagonalMixture(flat[:, 0], flat, flat)
-            return
-        fit = module.likelihood.log_prob(
-            x.expand(len(prior.means), -1), module.decode(prior.means)
-        )
-        weights = torch.log_softmax(prior.log_weights + fit, dim=0)
-        wide = prior.log_vars + 2 * float(np.log(_WIDENED))
-        self.near = DiagonalMixture(weights, prior.means, wide)
-
-    def draw(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw n codes."""
-        guided = int(n * (1 - _DEFENSIVE))
-        near = self.near.draw(guided, generator)
-        return torch.cat([near, self.prior.draw(n - guided, generator).to(near)])
-
-    def log_prob(self, z: Tensor) -> Tensor:
-        """Compute the log-density of codes."""
-        near = self.near.log_prob(z) + float(np.log1p(-_DEFENSIVE))
-        anywhere = self.prior.log_prob(z) + float(np.log(_DEFENSIVE))
-        return torch.logaddexp(near, anywhere)

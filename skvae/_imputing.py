@@ -1,13 +1,13 @@
 """Missing cells: what a fitted model expects where it was not told.
 
-Codes are proposed from the posterior q of what is known, weighted by
-p(z) p(x_known | z) / q(z), and what they decode to is averaged or drawn by these
-weights. Models without a prior, or without gaps in training, reconstruct instead.
+Codes are proposed from a distribution q, weighted by p(z) p(x_known | z) / q(z), and
+what they decode to is averaged or drawn by these weights. Models without a prior
+reconstruct instead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,10 +16,11 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from skvae._random import draw_torch_generator, stratified
+from skvae._proposals import Proposals
+from skvae._random import draw_torch_generator, stratified, torch_generator
 from skvae._table import Container, Known, fill_cells, missing_cells
 
-_DRAWS = 1000
+_DRAWS = 500
 _DRAWS_TABLE = 100
 _REFINEMENTS = 20
 # Logit of the code "missing" where a cell is to be filled: below all that may be said.
@@ -88,53 +89,104 @@ def _scattered(X: Any, guess: Any, index: np.ndarray, cells: np.ndarray) -> Any:
 
 def _guesses(estimator: Any, X: Any, generator: torch.Generator, *, draw: bool) -> Any:
     """Return complete rows, of which only the missing cells matter."""
-    columns, module = estimator._columns, estimator._module
-    if columns.kind == "table":
-        fill = _decoded if module.prior is None else _weighed_rows
+    table = estimator._columns.kind == "table"
+    if estimator._module.prior is None:
+        fill = _decoded if table else _reconstructed
     else:
-        knows_gaps = module.prior is not None and columns.has_missing
-        fill = _weighed_numbers if knows_gaps else _refined
+        fill = _weighed_rows if table else _weighed_numbers
     return fill(estimator, X, generator, draw=draw)
 
 
 def _weighed_numbers(
-    estimator: Any, X: Any, generator: torch.Generator, *, draw: bool
-) -> Any:
+    estimator: Any, X: np.ndarray, generator: torch.Generator, *, draw: bool
+) -> np.ndarray:
     """Fill cells of numbers by weighted draws of the code."""
-    # Draws all rows share: what is filled does not depend on the other rows.
-    noise = _standard_normal(estimator._module, _DRAWS, generator)
-    dataset, parts = estimator._dataset(X), []
+    columns, module, parts = estimator._columns, estimator._module, []
+    seen = ~np.isnan(X)
+    # An encoder that knows no gaps sees a guess for a cell.
+    dataset = estimator._dataset(X if columns.has_missing else _refilled(estimator, X))
+    propose = partial(_proposed, estimator, _DRAWS, generator=generator, draw=draw)
     with estimator._inference():
-        for _, batch, raw, log_ratio in _proposed(estimator, dataset, noise):
-            parts.append(_read(estimator, batch, raw, log_ratio, generator, draw=draw))
-    return estimator._columns.joined(parts)
+        for place, batch in estimator._chunks(dataset, repeats=_DRAWS):
+            mask = estimator._to_device(seen[place])
+            raw, log_ratio = propose(
+                batch, partial(known_nats, module, batch["x"], mask)
+            )
+            fit = module.likelihood.log_prob(batch["x"], raw, mask)
+            parts.append(_read(estimator, raw, log_ratio + fit, generator, draw=draw))
+    return columns.joined(parts)
 
 
 def _weighed_rows(
     estimator: Any, X: Any, generator: torch.Generator, *, draw: bool
 ) -> Any:
     """Fill cells of a table by weighted draws of the code."""
-    columns, module = estimator._columns, estimator._module
+    columns, module, parts = estimator._columns, estimator._module, []
     rows, known = _table_rows(estimator, X)
-    noise = _standard_normal(module, _DRAWS_TABLE, generator)
+    dataset = estimator._dataset(X, rows)
     even = stratified(_DRAWS_TABLE, len(columns.codec.sizes), generator).unsqueeze(1)
-    dataset, parts = estimator._dataset(X, rows), []
+    propose = partial(
+        _proposed, estimator, _DRAWS_TABLE, generator=generator, draw=draw
+    )
     with estimator._inference():
-        for place, batch, raw, log_ratio in _proposed(estimator, dataset, noise):
+        for place, batch in estimator._chunks(dataset, repeats=_DRAWS_TABLE):
+            raw, log_ratio = propose(
+                batch, partial(known_nats, module, batch["x"], None)
+            )
             read = partial(_read_table, ranks=even, known=known.rows(place))
             parts.append(read(estimator, batch, raw, log_ratio, generator, draw=draw))
     return columns.joined(parts)
 
 
 def _proposed(
-    estimator: Any, dataset: Any, noise: Tensor
-) -> Iterator[tuple[slice, dict[str, Tensor], Tensor, Tensor]]:
-    """Yield slices of rows, their batches, decoded draws of codes and log p(z)/q(z)."""
+    estimator: Any,
+    n: int,
+    batch: dict[str, Tensor],
+    fit: Callable[[Tensor], Tensor],
+    *,
+    generator: torch.Generator,
+    draw: bool,
+) -> tuple[Tensor, Tensor]:
+    """Return what n codes of each row are decoded to, and their log p(z) / q(z).
+
+    Expected cells do not depend on the other rows: the noise is the same for all.
+    """
     module = estimator._module
-    for place, batch in estimator._chunks(dataset, repeats=len(noise)):
-        batch = {**batch, **_told(estimator, batch)}
-        z, log_ratio = module.proposals(noise, **batch)
-        yield place, batch, module.decode(z, batch.get("condition")), log_ratio
+    if not draw:
+        generator = torch_generator(estimator.evaluation_seed_, generator.device)
+    told = estimator._drawn_conditions(n, generator)
+    mean, log_var = module.posterior(module.encoder_input(**batch))
+    proposals = Proposals(
+        module.prior_distribution(told),
+        None if told is not None else fit,
+        mean,
+        (mean, log_var),
+    )
+    z, log_ratio = proposals.draw(n, generator, alike=not draw)
+    return module.decode(z, None if told is None else told.unsqueeze(1)), log_ratio
+
+
+def known_nats(module: Any, x: Tensor, mask: Tensor | None, z: Tensor) -> Tensor:
+    """Return the log-likelihood of known cells under each of a few codes."""
+    raw = module.decode(z).expand(*z.shape[:-2], len(x), -1)
+    return module.likelihood.log_prob(x, raw, mask)
+
+
+def _read(
+    estimator: Any,
+    raw: Tensor,
+    log_weights: Tensor,
+    generator: torch.Generator,
+    *,
+    draw: bool,
+) -> np.ndarray:
+    """Return expected or drawn rows of numbers, in the units of the data."""
+    columns, likelihood = estimator._columns, estimator._module.likelihood
+    share = torch.softmax(log_weights, dim=0)
+    if draw:
+        return columns.draw(likelihood, _chosen(raw, share, generator), generator)
+    expected = torch.einsum("kb,kbl->bl", share, likelihood.mean(raw))
+    return columns.from_scaled(expected.cpu().numpy())
 
 
 def _table_rows(estimator: Any, X: Any) -> tuple[dict[str, np.ndarray], Known]:
@@ -161,31 +213,6 @@ def _decoded(estimator: Any, X: Any, generator: torch.Generator, *, draw: bool) 
             read = partial(_read_table, ranks=middle, known=known.rows(place))
             parts.append(read(estimator, to_fill, raw, alike, generator, draw=draw))
     return columns.joined(parts)
-
-
-def _standard_normal(module: Any, n: int, generator: torch.Generator) -> Tensor:
-    like = next(module.parameters())
-    noise = like.new_empty(n, module.prior.n_components)
-    return noise.normal_(generator=generator)
-
-
-def _read(
-    estimator: Any,
-    batch: dict[str, Tensor],
-    raw: Tensor,
-    log_ratio: Tensor,
-    generator: torch.Generator,
-    *,
-    draw: bool,
-) -> np.ndarray:
-    """Return expected or drawn rows of numbers, in the units of the data."""
-    columns, likelihood = estimator._columns, estimator._module.likelihood
-    fit = likelihood.log_prob(batch["x"], raw, batch.get("mask"))
-    share = torch.softmax(log_ratio + fit, dim=0)
-    if draw:
-        return columns.draw(likelihood, _chosen(raw, share, generator), generator)
-    expected = torch.einsum("kb,kbl->bl", share, likelihood.mean(raw))
-    return columns.from_scaled(expected.cpu().numpy())
 
 
 def _read_table(
@@ -233,50 +260,51 @@ def missing_places(codec: Any, columns: Any) -> list[int]:
     return [int(codec.offsets[j] + codes[j]) for j in columns if codes[j] >= 0]
 
 
-def _refined(
-    estimator: Any, X: Any, generator: torch.Generator, *, draw: bool
-) -> np.ndarray:
-    """Fill by repeated reconstruction, from the column means [1]_.
+def _refilled(estimator: Any, X: np.ndarray) -> np.ndarray:
+    """Fill cells by repeated reconstruction, from the column means [1]_.
 
     References
     ----------
     .. [1] Rezende, Mohamed, Wierstra (2014). Stochastic Backpropagation, appendix F.
        arXiv:1401.4082
     """
-    cells = np.isnan(X)
-    columns = estimator._columns
+    columns, cells = estimator._columns, np.isnan(X)
     filled = np.where(cells, columns.center, X)
-    # A model that knows gaps needs one pass; another takes a guess for a cell.
-    for _ in range(1 if columns.has_missing else _REFINEMENTS):
-        dataset = estimator._dataset(X if columns.has_missing else filled)
-        with estimator._inference():
-            parts = [
-                _rebuilt(estimator, batch, generator, draw=draw)
-                for _, batch in estimator._chunks(dataset)
-            ]
-        filled = np.where(cells, np.concatenate(parts), X)
+    told = estimator._likely_condition(filled)
+    for _ in range(_REFINEMENTS):
+        codes = estimator._encode(filled)
+        if told is not None:
+            codes = np.concatenate([codes, told], axis=1)
+        filled = np.where(cells, estimator._decode_points(codes), X)
+    return filled
+
+
+def _reconstructed(
+    estimator: Any, X: np.ndarray, generator: torch.Generator, *, draw: bool
+) -> np.ndarray:
+    """Fill cells of numbers by what a deterministic model makes of the row."""
+    columns, cells = estimator._columns, np.isnan(X)
+    if columns.has_missing:
+        return _rebuilt(estimator, X, generator, draw=draw)
+    filled = _refilled(estimator, X)
+    # What is drawn in one cell tells the others in the next round.
+    for _ in range(_REFINEMENTS if draw else 0):
+        rebuilt = _rebuilt(estimator, filled, generator, draw=True)
+        filled = np.where(cells, rebuilt, X)
     return filled
 
 
 def _rebuilt(
-    estimator: Any, batch: dict[str, Tensor], generator: torch.Generator, *, draw: bool
+    estimator: Any, X: np.ndarray, generator: torch.Generator, *, draw: bool
 ) -> np.ndarray:
-    """Return rows as the model expects or draws them, in the units of the data."""
-    columns, module = estimator._columns, estimator._module
-    out = module(**{**batch, **_told(estimator, batch)})
-    rebuilt = module.likelihood.mean(out.raw)
-    if draw and module.prior is not None:
-        noise = torch.empty_like(out.mean).normal_(generator=generator)
-        z = torch.addcmul(out.mean, noise, torch.exp(0.5 * out.log_var))
-        raw = module.decode(z, out.condition)
-        return columns.draw(module.likelihood, raw, generator)
-    if draw:
-        sd = estimator._to_device(np.sqrt(estimator._residual_variance))
-        noise = torch.empty_like(rebuilt).normal_(generator=generator)
-        rebuilt = torch.addcmul(rebuilt, noise, sd)
-    return columns.from_scaled(rebuilt.cpu().numpy())
-
-
-def _told(estimator: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    condition = estimator._usual_condition(len(batch["x"]))
-    return {} if condition is None else {"condition": condition}
+    """Return reconstructed rows, drawn ones with each column's residual noise."""
+    columns, module, parts = estimator._columns, estimator._module, []
+    with estimator._inference():
+        for _, batch in estimator._chunks(estimator._dataset(X)):
+            rebuilt = module.likelihood.mean(module(**batch).raw)
+            if draw:
+                sd = estimator._to_device(np.sqrt(estimator._residual_variance))
+                noise = torch.empty_like(rebuilt).normal_(generator=generator)
+                rebuilt = torch.addcmul(rebuilt, noise, sd)
+            parts.append(columns.from_scaled(rebuilt.cpu().numpy()))
+    return columns.joined(parts)

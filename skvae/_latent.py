@@ -86,12 +86,17 @@ class LatentMixin:
             plus log(2 pi) / 2. Zero for missing cells.
         """
         check_is_fitted(self)
-        dataset = self._dataset(self._validate(X, reset=False))
-        module, parts = self._module, []
+        rows = self._validate(X, reset=False)
+        return self._cell_losses(rows, self._likely_condition(rows))
+
+    def _cell_losses(self: Any, X: Any, told: np.ndarray | None) -> np.ndarray:
+        """Return what each cell of validated rows costs under their conditions."""
+        dataset, module, parts = self._dataset(X), self._module, []
         with self._inference():
-            for _, batch in self._chunks(dataset):
+            for part, batch in self._chunks(dataset):
                 mean, _ = module.posterior(module.encoder_input(**batch))
-                raw = module.decode(mean, self._usual_condition(len(mean)))
+                condition = None if told is None else self._to_device(told[part])
+                raw = module.decode(mean, condition)
                 x = self._columns.own_cells(batch["x"])
                 cells = -module.likelihood.log_prob_columns(x, raw)
                 if "mask" in batch:
@@ -129,6 +134,10 @@ class LatentMixin:
                 norms[part] = squares.clamp(min=0).sqrt().cpu().numpy()
         return norms
 
-    def _usual_condition(self: Any, n: int) -> Any:
-        """Return what a decoder is told of rows whose condition is not known."""
+    def _likely_condition(self: Any, X: Any) -> Any:
+        """Return what a decoder is told of validated rows, None for no conditions."""
+        return None
+
+    def _drawn_conditions(self: Any, n: int, generator: Any) -> Any:
+        """Return conditions as in training, None where there are none."""
         return None

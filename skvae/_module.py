@@ -357,20 +357,20 @@ class AutoencoderModule(nn.Module):
         return squared_jacobian_norm(self, out.encoder_input, method)
 
     # -- scoring -----------------------------------------------------------------------
-    def proposals(
+    def log_weights(
         self,
         noise: Tensor,
         x: Tensor,
         mask: Tensor | None = None,
         condition: Tensor | None = None,
         **rows: Any,
-    ) -> tuple[Tensor, Tensor]:
-        """Return draws of z from the posteriors, the noise shared by all rows.
+    ) -> Tensor:
+        """Return log p(x, z) - log q(z | x) of draws from the posteriors.
 
         Parameters
         ----------
         noise : Tensor of shape (n_draws, n_components)
-            Standard normal draws.
+            Standard normal draws, shared by all rows.
         x : Tensor of shape (n_rows, n_columns)
             Stored rows.
         mask : Tensor of shape (n_rows, n_columns) or None
@@ -382,29 +382,16 @@ class AutoencoderModule(nn.Module):
 
         Returns
         -------
-        z : Tensor of shape (n_draws, n_rows, n_components)
-            The draws.
-        log_ratio : Tensor of shape (n_draws, n_rows)
-            log p(z) - log q(z | x), in nats.
+        log_weights : Tensor of shape (n_draws, n_rows)
+            In nats.
         """
         mean, log_var = self.posterior(self.encoder_input(x, mask, **rows))
         assert log_var is not None
         z = mean + torch.exp(0.5 * log_var) * noise.unsqueeze(1)
-        log_q = normal_log_prob(z, mean, log_var)
-        return z, self.prior_distribution(condition).log_prob(z) - log_q
-
-    def log_weights(
-        self,
-        noise: Tensor,
-        x: Tensor,
-        mask: Tensor | None = None,
-        condition: Tensor | None = None,
-        **rows: Any,
-    ) -> Tensor:
-        """Return log p(x, z) - log q(z | x) of such draws, (n_draws, n_rows) nats."""
-        z, log_ratio = self.proposals(noise, x, mask, condition, **rows)
-        raw = self.decode(z, condition)
-        return self.likelihood.log_prob(x, raw, mask) + log_ratio
+        fit = self.likelihood.log_prob(x, self.decode(z, condition), mask)
+        log_prior = self.prior_distribution(condition).log_prob(z)
+        # In this order: the last bit of a score depends on it.
+        return fit + (log_prior - normal_log_prob(z, mean, log_var))
 
 
 def log_mean_exp(values: Tensor) -> Tensor:

@@ -26,8 +26,8 @@ LAYERS = (
     "_module _contraction _table_starts",
     "_table_model",
     "_jacobian _layerwise _inference _autoregressive _conditioning",
-    "_networks _starts _learned_prior _table_likelihood",
-    "_factories _flat _conditions _imputing _defaults _smoothing _embedding _thinning "
+    "_networks _starts _learned_prior _table_likelihood _imputing",
+    "_factories _flat _conditions _proposals _defaults _smoothing _embedding _thinning "
     "_excluded _counts",
     "objectives likelihoods corruptions priors _table _table_heads",
     "_fused _mixture_density _optimizer _plan _rows",
