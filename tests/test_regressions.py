@@ -402,3 +402,38 @@ def test_frozen_parameters_stay_as_they_start(X, kind, by_batch):
         )
     moved = model._module.decoder.bias.detach() - start.decoder.bias.detach()
     assert moved.abs().max() > 0
+
+
+# -- conditions ------------------------------------------------------------------------
+@pytest.mark.parametrize("frame", [np.asarray, pd.DataFrame])
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.nan, "Input y contains NaN"),
+        (np.inf, "Input y contains infinity or a value too large"),
+    ],
+)
+def test_several_conditions_are_finite(X, frame, value, message):
+    y = X[:, :2].copy()
+    model = _quick(ConditionalVAE).fit(X, frame(y))
+    y[5, 1] = value
+    for method in (_quick(ConditionalVAE).fit, model.partial_fit, model.score):
+        with pytest.raises(ValueError, match=message):
+            method(X, frame(y))
+    with pytest.raises(ValueError, match=message):
+        model.sample(len(y), y=frame(y))
+
+
+@pytest.mark.parametrize("gap", [None, np.nan])
+def test_several_conditions_of_any_type_have_no_gaps(X, gap):
+    y = np.empty((len(X), 2), dtype=object)
+    y[:, 0], y[:, 1] = np.where(X[:, 0] > 0, "up", "down"), X[:, 1]
+    y[5, 0] = gap
+    with pytest.raises(ValueError, match="Input y contains NaN"):
+        _quick(ConditionalVAE).fit(X, y)
+
+
+def test_an_infinite_condition_has_no_rows(X):
+    model = _quick(ConditionalVAE).fit(X, X[:, 0])
+    with pytest.raises(ValueError, match="Input y contains infinity"):
+        model.sample(3, y=np.inf)
