@@ -83,6 +83,13 @@ def test_the_outer_seed_is_for_an_inner_estimator_without_one(X, outer):
     assert inner.random_state == 5
 
 
+@pytest.mark.parametrize("outer", [AutoencoderImputer, AutoencoderOutlierDetector])
+def test_an_inner_estimator_that_requires_y_is_refused(X, outer):
+    message = f"{outer.__name__} is .* estimator=ConditionalVAE requires y. Use VAE"
+    with pytest.raises(ValueError, match=message):
+        outer(ConditionalVAE()).fit(X)
+
+
 # -- missing cells and sparse rows -----------------------------------------------------
 @pytest.mark.parametrize("kind", [AutoencoderTransformer, VAE])
 def test_sparse_rows_with_gaps_are_refused(X, kind):
