@@ -542,3 +542,22 @@ def test_reconstruction_r2_prefers_reconstruct():
             return X
 
     assert metrics.reconstruction_r2_score(Identity(), [[1.0], [2.0]]) == 1.0
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        metrics.shape_errors,
+        metrics.association_error,
+        metrics.alpha_precision,
+        metrics.exact_copies,
+        metrics.detection_auc,
+    ],
+)
+def test_columns_of_one_name_are_refused(metric):
+    table = mixed_table(20, 0)
+    twice = table.set_axis(["x", "y", "level", "level"], axis=1)
+    message = "names of their own; 'level' is the name of 2"
+    for tables in ((twice, twice), (table, twice)):
+        with pytest.raises(ValueError, match=message):
+            metric(*tables)
