@@ -222,6 +222,28 @@ def test_a_file_is_written_only_if_it_can_be_read(X, tmp_path):
         save(model, tmp_path / "own.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("model", "highest"),
+    [
+        (_quick(DenoisingAutoencoder, code_activation="relu"), np.inf),
+        (_quick(ContractiveAutoencoder, code_activation="logistic"), 1.0),
+        (_quick(AutoencoderTransformer, penalty="kl"), 1.0),
+    ],
+)
+def test_drawn_codes_are_those_an_encoder_can_give(X, model, highest, monkeypatch):
+    import torch
+
+    model = model.fit(X)
+    # Normals around an end of the range: half of what they give lies beyond it.
+    means = np.array([[0.0, 0.5]])
+    mixture = np.ones(1), means, np.eye(2)[None]
+    monkeypatch.setattr(model, "_code_mixture", lambda: mixture)
+    codes = model._draw_codes(1000, torch.Generator().manual_seed(0)).numpy()
+    assert codes.min() == 0
+    assert codes.max() <= highest
+    assert (codes[:, 0] == 0).mean() == pytest.approx(0.5, abs=0.05)
+
+
 # -- found by people who used it -------------------------------------------------------
 @pytest.mark.parametrize("kind", [*TIED, VAE])
 def test_rows_and_columns_in_reverse(X, kind):
