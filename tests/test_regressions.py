@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 from sklearn.base import clone
+from sklearn.datasets import load_iris
 
 from skvae import (
     VAE,
@@ -242,6 +243,16 @@ def test_drawn_codes_are_those_an_encoder_can_give(X, model, highest, monkeypatc
     assert codes.min() == 0
     assert codes.max() <= highest
     assert (codes[:, 0] == 0).mean() == pytest.approx(0.5, abs=0.05)
+
+
+def test_only_a_vamp_prior_starts_far_from_factor_analysis():
+    X = load_iris().data
+    losses = {
+        prior: VAE(2, prior=prior, max_iter=1, random_state=0).fit(X).baseline_loss_
+        for prior in ("normal", "mixture", "vamp")
+    }
+    assert losses["mixture"] == pytest.approx(losses["normal"], abs=1)
+    assert losses["vamp"] > losses["normal"] + 10
 
 
 # -- found by people who used it -------------------------------------------------------
