@@ -513,9 +513,10 @@ class Shifted:
         return np.add(X, [0.0, 1.0])
 
 
-def test_reconstruction_r2_counts_errors_in_constant_columns():
-    # The mean of three times 0.1 is not 0.1.
-    X = np.array([[-1.0, 0.1], [0.0, 0.1], [1.0, 0.1]])
+# The mean of three times 0.1 is not 0.1.
+@pytest.mark.parametrize("constant", [0.1, 2.0])
+def test_reconstruction_r2_counts_errors_in_constant_columns(constant):
+    X = np.array([[-1.0, constant], [0.0, constant], [1.0, constant]])
     # Three squared errors of 1 in the second column, 2 of variation in the first.
     assert metrics.reconstruction_r2_score(Shifted(), X) == pytest.approx(1 - 3 / 2)
 
