@@ -306,6 +306,11 @@ class BaseAutoencoder(
         -------
         self : object
             The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If the data or the loss are not finite; the estimator stays as it was.
         """
         with self._all_or_nothing():
             return Fitting(self, X, y, go_on=hasattr(self, "net_"), partial=True).run()

@@ -13,6 +13,7 @@ import numpy as np
 from scipy.sparse import issparse
 from sklearn.decomposition import PCA
 from sklearn.semi_supervised import LabelSpreading
+from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import column_or_1d
 
@@ -320,16 +321,23 @@ def split_unlabelled(
 
 def _columns_of(y: Any) -> tuple[list[np.ndarray], list[str] | None, bool]:
     """Return the condition columns of `y`, their names, and whether it is a table."""
-    if Container.of(y).is_frame:
-        if has_missing(y):
-            raise ValueError("Input y contains NaN: a table of conditions is complete.")
+    is_frame = Container.of(y).is_frame
+    array = y if is_frame else np.asarray(y)
+    if not is_frame and (array.ndim != 2 or array.shape[1] <= 1):
+        column = column_or_1d(array, warn=True)
+        assert_all_finite(column, allow_nan=True, input_name="y")
+        return [column], None, False
+    if has_missing(array):
+        raise ValueError("Input y contains NaN: a table of conditions is complete.")
+    if is_frame:
         names = list(y.columns)
-        return [np.asarray(y[name]) for name in names], names, True
-    array = np.asarray(y)
-    if array.ndim == 2 and array.shape[1] > 1:
+        columns = [np.asarray(y[name]) for name in names]
+    else:
         names = [str(j) for j in range(array.shape[1])]
-        return [_narrow(array[:, j]) for j in range(array.shape[1])], names, True
-    return [column_or_1d(array, warn=True)], None, False
+        columns = [_narrow(values) for values in array.T]
+    for column in columns:
+        assert_all_finite(column, input_name="y")
+    return columns, names, True
 
 
 def _narrow(values: np.ndarray) -> np.ndarray:

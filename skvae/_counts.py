@@ -46,3 +46,18 @@ class CountFeatures(nn.Module):
         """Return what stands for the rows, corrupted if asked for."""
         x = x if corruption is None else corruption(x, noise)
         return (torch.log1p(x.clamp(min=0.0)) - self.center) / self.spread
+
+    def slope(self, x: Tensor) -> Tensor:
+        """Return the derivative of each feature in its column.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n_rows, n_features)
+            Rows.
+
+        Returns
+        -------
+        slope : Tensor of shape (n_rows, n_features)
+            d/dx (log(1 + x) - center) / spread = 1 / ((1 + x) spread).
+        """
+        return 1 / ((1 + x.clamp(min=0.0)) * self.spread)

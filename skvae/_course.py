@@ -136,12 +136,14 @@ class Course:
         ]
         culprit = f"term {bad[0]!r}" if bad else "gradient"
         self._restore(self.best)
-        if self.rolled_back:
+        # A constant step is that of partial_fit: one epoch, and none to go back for.
+        if self.rolled_back or net.plan.schedule == "constant":
+            again = ", again after a restart with a smaller step"
             raise ValueError(
                 "Solver produced non-finite parameter weights: the "
-                f"{culprit} of the loss was not finite in epoch {epoch}, again after "
-                "a restart with a smaller step. The input data may contain large "
-                "values and need to be preprocessed, or learning_rate_init="
+                f"{culprit} of the loss was not finite in epoch {epoch}"
+                f"{again if self.rolled_back else ''}. The input data may contain "
+                "large values and need to be preprocessed, or learning_rate_init="
                 f"{net.plan.learning_rate} is too large."
             )
         self.rolled_back += 1

@@ -56,7 +56,8 @@ class DenoisingAutoencoder(DeterministicMixin, BaseAutoencoder):
             default="masking"
         ``"gaussian"`` adds normal noise; ``"masking"`` sets cells to zero (the mean
         of a standardised column); ``"salt_and_pepper"`` to the lowest or highest
-        value of their column; ``"swap"`` to the value of another row in the same
+        value of their column, or to 0 or the top of the range that all columns share
+        (pixels, see `scale`); ``"swap"`` to the value of another row in the same
         column. A callable gets scaled rows, a tensor of shape (n_rows, n_features),
         and a :class:`torch.Generator`, and returns a tensor like the first.
     corruption_level : float, default=0.25

@@ -20,6 +20,11 @@ _MAX_CODES = 1000
 _NO_SPREAD = 1e-12
 # Cells decoded to measure what components explain; more rows are thinned out.
 _MEASURED_CELLS = 1 << 21
+# What codes can be behind their activation.
+_CODE_RANGES: dict[str | None, tuple[float, float | None]] = {
+    "logistic": (0.0, 1.0),
+    "relu": (0.0, None),
+}
 
 
 class DeterministicMixin:
@@ -168,7 +173,10 @@ class DeterministicMixin:
         self.explained_variance_ratio_ = share
 
     def _draw_codes(self: Any, n: int, generator: torch.Generator) -> torch.Tensor:
-        """Draw from a Gaussian mixture fitted to the codes of training rows."""
+        """Draw from a Gaussian mixture fitted to the codes of training rows.
+
+        What lies beyond the range of the activation is moved to its end.
+        """
         weights, means, roots = self._code_mixture()
         device = generator.device
         which = torch.multinomial(
@@ -178,6 +186,8 @@ class DeterministicMixin:
         noise.normal_(generator=generator)
         means_, roots_ = (torch.as_tensor(a, device=device) for a in (means, roots))
         z = means_[which] + (roots_[which] @ noise.unsqueeze(-1)).squeeze(-1)
+        if self._architecture.code_activation in _CODE_RANGES:
+            z = z.clamp(*_CODE_RANGES[self._architecture.code_activation])
         return z.to(next(self._module.parameters()).dtype)
 
     def _code_mixture(self: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -200,7 +200,8 @@ prior : {"auto", "normal", "mixture", "vamp"}, default="auto"
     ``init="random"``, and otherwise a mixture: for tables always, for other rows
     without `beta`, `free_bits`, an own network and ``max_iter=0``. After training a
     mixture is fitted to the codes once more and kept if that raises the bound of
-    held-out rows; not for tables.
+    held-out rows; not for tables. A VampPrior starts as the posteriors of few training
+    rows, which are narrow: the bound begins far below that of the classical model.
 """,
 }
 
@@ -254,7 +255,7 @@ best_loss_ : float or None
 """,
     "baseline_loss_": """
 baseline_loss_ : float or None
-    Held-out loss before training, that of the classical model from its start.
+    Held-out loss before training, that of the model training starts at.
 """,
     "learning_rate_": """
 learning_rate_ : float

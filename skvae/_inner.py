@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sklearn.base import clone
+from sklearn.utils import get_tags
 
 
 class InnerMixin:
@@ -13,6 +14,11 @@ class InnerMixin:
     def _fitted_inner(self: Any, X: Any) -> Any:
         """Return a clone of the inner estimator, or the default, fitted to rows."""
         inner = self._default(X) if self.estimator is None else clone(self.estimator)
+        if get_tags(inner).target_tags.required:
+            raise ValueError(
+                f"{type(self).__name__} is fitted to rows alone, but "
+                f"estimator={type(inner).__name__} requires y. Use VAE."
+            )
         own = inner.get_params(deep=False).get("random_state", 0)
         if self.random_state is not None and own is None:
             inner.set_params(random_state=self.random_state)

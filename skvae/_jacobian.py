@@ -27,7 +27,9 @@ _CHUNK_FLOATS = 1 << 22
 _CODE_ACTIVATIONS = {torch.sigmoid: "logistic", torch.relu: "relu"}
 
 
-def squared_jacobian_norm(module: Any, x: Tensor, method: str) -> Tensor:
+def squared_jacobian_norm(
+    module: Any, x: Tensor, method: str, slopes: Tensor | None = None
+) -> Tensor:
     """Return the squared Frobenius norm of d code / d x of each row.
 
     The Jacobian is that of the code as `transform` gives it (the mean of a
@@ -45,6 +47,9 @@ def squared_jacobian_norm(module: Any, x: Tensor, method: str) -> Tensor:
         unbiased for every row, and draw the same at every call in evaluation.
         ``"product"`` is exact by way of the Jacobian itself, which also keeps its
         precision where linear path and network nearly cancel.
+    slopes : Tensor of shape (n_rows, n_columns), default=None
+        Derivatives of the inputs in the columns that they stand for, one by one; the
+        norm is then with respect to these, and exact. None where both are the same.
 
     Returns
     -------
@@ -61,6 +66,8 @@ def squared_jacobian_norm(module: Any, x: Tensor, method: str) -> Tensor:
             f"The 'jacobian' parameter must be a str among {sorted(METHODS)}. "
             f"Got {method!r} instead."
         )
+    if slopes is not None:
+        return _of_module(module, x, "exact", slopes)
     network = type(module.encoder) is LinearPlusMLP and _known(module.code_activation)
     depth = len(module.encoder.biases) if network else 2
     if method == "auto":
@@ -324,16 +331,18 @@ def _projected(chain: Chain, module: Any, x: Tensor) -> Tensor:
 
 
 # -- modules of one's own ------------------------------------------------------------
-def _of_module(module: Any, x: Tensor, method: str) -> Tensor:
+def _of_module(
+    module: Any, x: Tensor, method: str, slopes: Tensor | None = None
+) -> Tensor:
     """Return the squared norms through torch.func; rows must not see each other."""
     differentiate = torch.is_grad_enabled()
     # torch.func differentiates by autograd, which inference tensors have no part in.
     with torch.inference_mode(False), torch.enable_grad():
-        values = _by_products(module, x.clone(), method)
+        values = _by_products(module, x.clone(), method, slopes)
     return values if differentiate else values.detach()
 
 
-def _by_products(module: Any, x: Tensor, method: str) -> Tensor:
+def _by_products(module: Any, x: Tensor, method: str, slopes: Tensor | None) -> Tensor:
     k, d = _sizes(module, x)
     parameters = dict(module.encoder.named_parameters())
 
@@ -351,4 +360,7 @@ def _by_products(module: Any, x: Tensor, method: str) -> Tensor:
         basis = torch.eye(k, dtype=made.dtype, device=made.device)
         basis = basis.unsqueeze(1).expand(k, *made.shape)
         (jacobian,) = torch.func.vmap(pull)(basis)
+    if slopes is not None:
+        # dz/dx = dz/df df/dx; what follows the features is the mask.
+        jacobian = jacobian[..., : slopes.shape[1]] * slopes.clone()
     return jacobian.square().sum(dim=(0, 2))

@@ -130,7 +130,8 @@ class LatentMixin:
         with self._inference():
             for part, batch in self._chunks(dataset):
                 inputs = module.encoder_input(**batch)
-                squares = squared_jacobian_norm(module, inputs, "product")
+                slopes = module.input_slopes(**batch)
+                squares = squared_jacobian_norm(module, inputs, "product", slopes)
                 norms[part] = squares.clamp(min=0).sqrt().cpu().numpy()
         return norms
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from skvae._counts import CountFeatures
 from skvae._jacobian import squared_jacobian_norm
 from skvae._mixture_density import LOG_TAU
 from skvae._networks import TiedDecoder
@@ -184,6 +185,30 @@ class AutoencoderModule(nn.Module):
             x = self.features(x, values, *corruption)
             x = x if mask is None else x * mask
         return x if mask is None else torch.cat([x, mask], dim=-1)
+
+    def input_slopes(
+        self, x: Tensor, mask: Tensor | None = None, **ignored: Any
+    ) -> Tensor | None:
+        """Return the derivatives of what the encoder sees in the columns of rows.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n_rows, n_features)
+            Stored rows.
+        mask : Tensor of shape (n_rows, n_features) or None, default=None
+            One where a cell is observed.
+        **ignored : Tensor
+            What else a batch carries.
+
+        Returns
+        -------
+        slopes : Tensor of shape (n_rows, n_features) or None
+            None where the encoder sees the columns themselves, or tables.
+        """
+        if not isinstance(self.features, CountFeatures):
+            return None
+        slopes = self.features.slope(x)
+        return slopes if mask is None else slopes * mask
 
     def posterior(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return mean and log-variance of the posterior, or the code and None."""

@@ -42,7 +42,9 @@ class VAE(BaseAutoencoder):
     summed over columns and components and averaged over rows, in nats, so that
     ``beta=1`` is the evidence lower bound whatever the size of the table. On numeric
     data the start is factor analysis with rotated loadings, whose exact posterior is
-    diagonal: at step 0 the bound *is* the log-likelihood of factor analysis.
+    diagonal: at step 0 the bound with ``prior="normal"`` *is* the log-likelihood of
+    factor analysis, and with a mixture close to it. With ``prior="vamp"`` it is lower,
+    often by far, since the posteriors of a few rows are a narrow prior.
 
     Use it to generate rows, to score how typical a row is, and for codes with an
     uncertainty. For codes alone, :class:`AutoencoderTransformer` is cheaper.

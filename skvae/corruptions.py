@@ -7,6 +7,7 @@ objects work on matrices of codes (integer tensors) where that makes sense.
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, ClassVar
 
 import torch
@@ -42,7 +43,7 @@ class Corruption:
     Raises
     ------
     ValueError
-        If `level` is negative, above `max_level` or not finite.
+        If `level` is no number, negative, above `max_level` or not finite.
 
     See Also
     --------
@@ -58,7 +59,8 @@ class Corruption:
     max_level: ClassVar[float] = 1.0
 
     def __init__(self, level: float) -> None:
-        if not 0.0 <= level <= self.max_level:
+        is_number = isinstance(level, Real)
+        if not (is_number and 0.0 <= level <= self.max_level):
             allowed = (
                 "in [0, 1]" if self.max_level == 1.0 else "non-negative and finite"
             )

@@ -118,6 +118,11 @@ class AutoencoderImputer(
         -------
         self : object
             The fitted imputer.
+
+        Raises
+        ------
+        ValueError
+            If `estimator` requires y, as :class:`ConditionalVAE` does.
         """
         if issparse(X):
             raise TypeError(

@@ -519,6 +519,28 @@ class ContinuousBernoulli(Likelihood):
         return torch.where(raw > 0, 1.0 - falling, falling).clamp(0.0, 1.0)
 
 
+class _PoissonLogProb(torch.autograd.Function):
+    """Log-probability of counts; its gradient in the log rate is x minus the rate."""
+
+    @staticmethod
+    def forward(ctx: Any, log_rate: Tensor, x: Tensor) -> Tensor:
+        ctx.save_for_backward(log_rate, x)
+        # Large terms nearly cancel: their rounding in float32 may exceed the rest.
+        wide = x.dtype if x.device.type == "mps" else torch.float64
+        a, n = log_rate.to(wide), x.to(wide)
+        log_prob = torch.mul(n, a).sub_(torch.exp(a)).sub_(torch.lgamma(n + 1.0))
+        return log_prob.to(log_rate.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        log_rate, x = ctx.saved_tensors
+        to_rate = (grad * (x - torch.exp(log_rate))).sum_to_size(log_rate.shape)
+        if not ctx.needs_input_grad[1]:
+            return to_rate, None
+        slope = log_rate - torch.digamma(x + 1.0)
+        return to_rate, (grad * slope).sum_to_size(x.shape)
+
+
 class Poisson(Likelihood):
     r"""Columns of counts; the raw outputs are log rates.
 
@@ -548,8 +570,9 @@ class Poisson(Likelihood):
 
     def log_prob_columns(self, x: Tensor, raw: Tensor) -> Tensor:
         """Compute the log-probability of each cell; see `Likelihood`."""
-        log_rate = self._log_rate(raw)
-        return x * log_rate - torch.exp(log_rate) - torch.lgamma(x + 1.0)
+        log_prob: Callable[..., Tensor] = _PoissonLogProb.apply
+        dtype = torch.promote_types(raw.dtype, x.dtype)
+        return log_prob(self._log_rate(raw).to(dtype), x)
 
     def mean(self, raw: Tensor) -> Tensor:
         """Compute the rate of each column; see `Likelihood`."""

@@ -122,6 +122,11 @@ class AutoencoderOutlierDetector(
         -------
         self : object
             The fitted detector.
+
+        Raises
+        ------
+        ValueError
+            If `estimator` requires y, as :class:`ConditionalVAE` does.
         """
         estimator = self._fitted_inner(X)
         scores = estimator.score_samples(X)

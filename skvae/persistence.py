@@ -149,14 +149,19 @@ def _encoded(value: Any, tensors: dict[str, np.ndarray], where: str) -> Any:
     """Return a value as JSON, its numeric arrays put aside as tensors."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, np.generic):
+    if isinstance(value, np.generic) and value.dtype.kind in "biuf":
         return value.item()
     if isinstance(value, np.ndarray):
         if value.dtype.kind in "biuf":
             name = f"array{len(tensors)}"
             tensors[name] = np.ascontiguousarray(value)
             return {"tensor": name, "shape": list(value.shape)}
-        return {"array": value.tolist(), "dtype": value.dtype.str}
+        if value.dtype.kind in "mM":
+            # Moments are counts of a unit, which the type names.
+            value, dtype = value.astype(np.int64), value.dtype
+            return {"array": value.tolist(), "dtype": dtype.str}
+        cells = _encoded(value.tolist(), tensors, where)
+        return {"array": cells, "dtype": value.dtype.str}
     if isinstance(value, tuple):
         return {"tuple": [_encoded(v, tensors, where) for v in value]}
     if isinstance(value, list):
@@ -181,7 +186,7 @@ def _decoded(value: Any, tensors: dict[str, np.ndarray]) -> Any:
     if "tensor" in value:
         return tensors[value["tensor"]].reshape(value["shape"])
     if "array" in value:
-        return np.array(value["array"], dtype=value["dtype"])
+        return np.array(_decoded(value["array"], tensors), dtype=value["dtype"])
     if "pairs" in value:
         return {k: _decoded(v, tensors) for k, v in value["pairs"]}
     if "tuple" in value:

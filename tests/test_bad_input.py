@@ -479,14 +479,19 @@ def test_a_warm_fit_that_diverges_leaves_the_weights_it_began_with(kind):
     assert model.score(X) == score
 
 
-def test_a_partial_fit_that_diverges_warns_and_leaves_the_weights(kind):
+@pytest.mark.parametrize(("size", "rate"), [(1, 1e300), (1e300, 1e-3)])
+def test_a_partial_fit_that_diverges_leaves_the_model_as_it_was(kind, size, rate):
     model = _model(kind).partial_fit(X, Y)
-    codes = model.transform(X)
-    model.set_params(learning_rate_init=1e300)
+    model.set_params(learning_rate_init=rate)
+    before, codes = {**vars(model)}, model.transform(X)
     for _ in range(3):
-        with pytest.warns(ConvergenceWarning, match="went back to the best weights"):
-            model.partial_fit(X, Y)
+        with pytest.raises(ValueError, match="non-finite parameter weights"):
+            model.partial_fit(size * X, Y)
+    assert vars(model) == before
     np.testing.assert_array_equal(model.transform(X), codes)
+    again = _model(kind).partial_fit(X, Y).partial_fit(X, Y)
+    model.set_params(learning_rate_init="auto").partial_fit(X, Y)
+    np.testing.assert_array_equal(model.transform(X), again.transform(X))
 
 
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])

@@ -257,12 +257,17 @@ def test_a_corruption_is_given_back_and_a_function_wrapped():
         (("masking", math.nan), r"level of Masking must be in \[0, 1\]. Got nan"),
         (("gaussian", -1.0), "level of GaussianNoise must be non-negative and finite"),
         (("gaussian", math.inf), "level of GaussianNoise must be non-negative"),
+        (("masking", "x"), r"level of Masking must be in \[0, 1\]. Got 'x'"),
+        (("swap", None), r"level of Swap must be in \[0, 1\]. Got None"),
+        (("gaussian", "x"), "level of GaussianNoise must be .* finite. Got 'x'"),
+        (("salt_and_pepper", [0.1], 0, 1), r"SaltAndPepper must be .* Got \[0.1\]"),
         (("salt_and_pepper", 0.1), "needs low and high.* Got low=None, high=None"),
     ],
 )
 def test_a_wrong_corruption_is_named(args, message):
+    name, level, *ends = args
     with pytest.raises(ValueError, match=message):
-        make_corruption(*args)
+        make_corruption(name, level, **dict(zip(("low", "high"), ends)))
 
 
 def test_the_base_has_no_noise_of_its_own():

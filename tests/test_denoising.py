@@ -145,6 +145,15 @@ def test_level_of_zero_is_the_model_without_corruption(wine):
     np.testing.assert_array_equal(*models)
 
 
+def test_salt_and_pepper_of_pixels_goes_to_the_ends_of_their_common_range():
+    # Columns that reach 4 to 8: their common range is 0 to 8, 0 to 1 once scaled.
+    X = np.random.default_rng(0).integers(2, [5, 6, 7, 9], (200, 4)).astype(float)
+    model = DenoisingAutoencoder(2, corruption="salt_and_pepper", max_iter=1)
+    noise = model.set_params(random_state=0).fit(X)._module.corruption
+    np.testing.assert_array_equal(model.scale_, 8)
+    assert (noise.low, noise.high) == (0.0, 1.0)
+
+
 def test_salt_and_pepper_of_standardised_columns_stays_in_their_range(wine):
     columns = NumericColumns.fit(wine, "auto")
     dataset = RowDataset(columns, {"x": wine}, torch.float64, "cpu")

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from skvae import VAE
 from skvae._build import Architecture, build_module
 from skvae._contraction import _outer_gram
 from skvae._jacobian import squared_jacobian_norm, subset_of_rows
@@ -326,3 +327,36 @@ def test_gram_matrix_by_halves_is_that_of_the_whole_product(shape):
     matrix = torch.randn(*shape, dtype=torch.float64, generator=generator)
     expected = matrix @ matrix.T
     torch.testing.assert_close(_outer_gram(matrix), expected, rtol=1e-12, atol=1e-10)
+
+
+def _by_differences(model, X, step=1e-4):
+    """Compute the norms by central differences of `transform` in each known cell."""
+    squares = np.zeros(len(X))
+    for j in range(X.shape[1]):
+        ahead, behind = X.copy(), X.copy()
+        ahead[:, j] += step
+        behind[:, j] -= step
+        slope = (model.transform(ahead) - model.transform(behind)) / (2 * step)
+        squares += np.square(slope).sum(axis=1)
+    return np.sqrt(squares)
+
+
+@pytest.mark.parametrize("has_gaps", [False, True])
+def test_norm_of_counts_is_in_the_counts_themselves(has_gaps):
+    X = np.random.default_rng(0).poisson([3.0, 30.0, 300.0], (100, 3)).astype(float)
+    if has_gaps:
+        X[::5, 1] = np.nan
+    model = VAE(2, likelihood="poisson", max_iter=5, random_state=0).fit(X)
+    rows = X[:20] + 1.0
+    # A difference of 1e-4 in the row is good for seven digits.
+    expected = _by_differences(model, rows)
+    np.testing.assert_allclose(model.jacobian_norm(rows), expected, rtol=1e-5)
+
+
+def test_norm_of_counts_with_an_encoder_of_ones_own():
+    X = np.random.default_rng(0).poisson(30.0, (100, 3)).astype(float)
+    model = VAE(
+        2, likelihood="poisson", encoder=nn.Linear, max_iter=5, random_state=0
+    ).fit(X)
+    expected = _by_differences(model, X[:5])
+    np.testing.assert_allclose(model.jacobian_norm(X[:5]), expected, rtol=1e-5)

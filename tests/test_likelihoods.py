@@ -358,6 +358,28 @@ def test_poisson_is_that_of_scipy():
     np.testing.assert_allclose(rate, np.exp(raw.numpy()), rtol=1e-6)
 
 
+@pytest.mark.parametrize("count", [0, 1, 20, 1e3, 1e5, 3e6, 1e8])
+def test_poisson_is_that_of_scipy_in_single_precision(count):
+    # Around the count, where the terms cancel the most.
+    spread = torch.linspace(-3, 3, 7)[:, None] / max(count, 1) ** 0.5
+    raw = torch.log(torch.tensor(max(count, 1.0))) + spread
+    found = Poisson(1).log_prob_columns(torch.full((7, 1), float(count)), raw)
+    assert found.dtype == torch.float32
+    # Log rates this far below 20 are not clipped in single precision.
+    expected = stats.poisson.logpmf(count, np.exp(raw.double().numpy()))
+    np.testing.assert_allclose(found.numpy(), expected, rtol=3e-7)
+
+
+def test_poisson_gradients_are_those_of_its_formula():
+    x = torch.tensor([[0.5, 3.0, 40.0]], dtype=torch.float64, requires_grad=True)
+    raw = torch.randn(2, 1, 3, generator=_generator(), dtype=torch.float64)
+    raw.requires_grad_()
+    log_prob = Poisson(3).log_prob_columns
+    assert torch.autograd.gradcheck(log_prob, (x, raw))
+    grad = torch.ones(2, 1, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(log_prob, (x, raw), (grad,))
+
+
 def test_poisson_draws_have_the_variance_of_their_mean():
     n_draws = 40_000
     raw = torch.tensor([[-1.0, 0.5, 2.0]], dtype=torch.float64)

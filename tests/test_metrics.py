@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from scipy.spatial.distance import cdist
 from sklearn.decomposition import PCA
-from sklearn.preprocessing import OneHotEncoder
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
 
 from skvae import metrics
 
@@ -506,9 +506,59 @@ def test_reconstruction_r2_of_pca_is_its_explained_variance(n_components):
     assert metrics.reconstruction_r2_score(pca, X) == pytest.approx(expected, abs=1e-9)
 
 
+class Shifted:
+    """Rows come back a step off in their second column."""
+
+    def reconstruct(self, X):
+        return np.add(X, [0.0, 1.0])
+
+
+# The mean of three times 0.1 is not 0.1.
+@pytest.mark.parametrize("constant", [0.1, 2.0])
+def test_reconstruction_r2_counts_errors_in_constant_columns(constant):
+    X = np.array([[-1.0, constant], [0.0, constant], [1.0, constant]])
+    # Three squared errors of 1 in the second column, 2 of variation in the first.
+    assert metrics.reconstruction_r2_score(Shifted(), X) == pytest.approx(1 - 3 / 2)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_reconstruction_r2_of_rows_that_do_not_differ(n):
+    X = np.full((n, 2), 0.1)
+    assert metrics.reconstruction_r2_score(Shifted(), X) == 0
+    assert metrics.reconstruction_r2_score(FunctionTransformer(), X) == 1
+
+
+def test_reconstruction_r2_needs_rows_of_one_shape():
+    class Short:
+        def reconstruct(self, X):
+            return X[:1]
+
+    with pytest.raises(ValueError, match=r"shape of X, \(3, 2\). Got \(1, 2\)"):
+        metrics.reconstruction_r2_score(Short(), np.ones((3, 2)))
+
+
 def test_reconstruction_r2_prefers_reconstruct():
     class Identity:
         def reconstruct(self, X):
             return X
 
     assert metrics.reconstruction_r2_score(Identity(), [[1.0], [2.0]]) == 1.0
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        metrics.shape_errors,
+        metrics.association_error,
+        metrics.alpha_precision,
+        metrics.exact_copies,
+        metrics.detection_auc,
+    ],
+)
+def test_columns_of_one_name_are_refused(metric):
+    table = mixed_table(20, 0)
+    twice = table.set_axis(["x", "y", "level", "level"], axis=1)
+    message = "names of their own; 'level' is the name of 2"
+    for tables in ((twice, twice), (table, twice)):
+        with pytest.raises(ValueError, match=message):
+            metric(*tables)

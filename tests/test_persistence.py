@@ -1,5 +1,7 @@
 """Files of fitted models hold plain values and give the same model back."""
 
+from datetime import datetime
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -61,6 +63,42 @@ def test_saved_conditional_model_keeps_string_classes(tmp_path, wine):
     save(model, tmp_path / "conditional.safetensors")
     again = load(tmp_path / "conditional.safetensors")
     np.testing.assert_array_equal(again.predict(wine), model.predict(wine))
+
+
+@pytest.mark.parametrize("dtype", ["M8[s]", "M8[D]", "M8[ns]", "m8[us]"])
+def test_saved_conditional_model_keeps_classes_that_are_moments(tmp_path, wine, dtype):
+    y = np.repeat([17_000, 18_000], [100, 78]).astype(dtype)
+    model = ConditionalVAE(2, max_iter=3, random_state=0).fit(wine, y)
+    save(model, tmp_path / "conditional.safetensors")
+    again = load(tmp_path / "conditional.safetensors")
+    assert again.classes_.dtype == y.dtype
+    np.testing.assert_array_equal(again.classes_, model.classes_)
+    np.testing.assert_array_equal(again.predict(wine), model.predict(wine))
+
+
+def test_saved_conditional_model_keeps_a_table_with_moments(tmp_path, wine):
+    days = pd.to_datetime(np.repeat(["2024-01-01", "2025-01-01"], [100, 78]))
+    y = pd.DataFrame({"day": days, "number": wine[:, 0]})
+    model = ConditionalVAE(2, max_iter=3, random_state=0).fit(wine, y)
+    save(model, tmp_path / "conditional.safetensors")
+    again = load(tmp_path / "conditional.safetensors")
+    drawn, same = (m.sample(5, random_state=0)[1] for m in (model, again))
+    pd.testing.assert_frame_equal(same, drawn)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (np.array([datetime(2024, 1, 1)], dtype=object), "datetime"),
+        (np.array([b"up"]), "bytes"),
+        (np.datetime64("2024-01-01"), "datetime64"),
+    ],
+)
+def test_cells_that_are_no_plain_values_are_refused(tmp_path, wine, value, kind):
+    model = ConditionalVAE(2, max_iter=3, random_state=0).fit(wine, wine[:, 0])
+    model.classes_ = value
+    with pytest.raises(TypeError, match=f"classes_ holds a {kind}, .* Use pickle"):
+        save(model, tmp_path / "conditional.safetensors")
 
 
 def test_objects_are_refused_by_name(tmp_path, wine):

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 from sklearn.base import clone
+from sklearn.datasets import load_iris
 
 from skvae import (
     VAE,
@@ -81,6 +82,13 @@ def test_the_outer_seed_is_for_an_inner_estimator_without_one(X, outer):
     inner.set_params(random_state=5)
     assert outer(inner, random_state=3).fit(X).estimator_.random_state == 5
     assert inner.random_state == 5
+
+
+@pytest.mark.parametrize("outer", [AutoencoderImputer, AutoencoderOutlierDetector])
+def test_an_inner_estimator_that_requires_y_is_refused(X, outer):
+    message = f"{outer.__name__} is .* estimator=ConditionalVAE requires y. Use VAE"
+    with pytest.raises(ValueError, match=message):
+        outer(ConditionalVAE()).fit(X)
 
 
 # -- missing cells and sparse rows -----------------------------------------------------
@@ -213,6 +221,38 @@ def test_a_file_is_written_only_if_it_can_be_read(X, tmp_path):
     model = clone(Own(2, max_iter=1, random_state=0)).fit(X)
     with pytest.raises(TypeError, match="Got Own, which load could not make again"):
         save(model, tmp_path / "own.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("model", "highest"),
+    [
+        (_quick(DenoisingAutoencoder, code_activation="relu"), np.inf),
+        (_quick(ContractiveAutoencoder, code_activation="logistic"), 1.0),
+        (_quick(AutoencoderTransformer, penalty="kl"), 1.0),
+    ],
+)
+def test_drawn_codes_are_those_an_encoder_can_give(X, model, highest, monkeypatch):
+    import torch
+
+    model = model.fit(X)
+    # Normals around an end of the range: half of what they give lies beyond it.
+    means = np.array([[0.0, 0.5]])
+    mixture = np.ones(1), means, np.eye(2)[None]
+    monkeypatch.setattr(model, "_code_mixture", lambda: mixture)
+    codes = model._draw_codes(1000, torch.Generator().manual_seed(0)).numpy()
+    assert codes.min() == 0
+    assert codes.max() <= highest
+    assert (codes[:, 0] == 0).mean() == pytest.approx(0.5, abs=0.05)
+
+
+def test_only_a_vamp_prior_starts_far_from_factor_analysis():
+    X = load_iris().data
+    losses = {
+        prior: VAE(2, prior=prior, max_iter=1, random_state=0).fit(X).baseline_loss_
+        for prior in ("normal", "mixture", "vamp")
+    }
+    assert losses["mixture"] == pytest.approx(losses["normal"], abs=1)
+    assert losses["vamp"] > losses["normal"] + 10
 
 
 # -- found by people who used it -------------------------------------------------------
@@ -402,3 +442,38 @@ def test_frozen_parameters_stay_as_they_start(X, kind, by_batch):
         )
     moved = model._module.decoder.bias.detach() - start.decoder.bias.detach()
     assert moved.abs().max() > 0
+
+
+# -- conditions ------------------------------------------------------------------------
+@pytest.mark.parametrize("frame", [np.asarray, pd.DataFrame])
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.nan, "Input y contains NaN"),
+        (np.inf, "Input y contains infinity or a value too large"),
+    ],
+)
+def test_several_conditions_are_finite(X, frame, value, message):
+    y = X[:, :2].copy()
+    model = _quick(ConditionalVAE).fit(X, frame(y))
+    y[5, 1] = value
+    for method in (_quick(ConditionalVAE).fit, model.partial_fit, model.score):
+        with pytest.raises(ValueError, match=message):
+            method(X, frame(y))
+    with pytest.raises(ValueError, match=message):
+        model.sample(len(y), y=frame(y))
+
+
+@pytest.mark.parametrize("gap", [None, np.nan])
+def test_several_conditions_of_any_type_have_no_gaps(X, gap):
+    y = np.empty((len(X), 2), dtype=object)
+    y[:, 0], y[:, 1] = np.where(X[:, 0] > 0, "up", "down"), X[:, 1]
+    y[5, 0] = gap
+    with pytest.raises(ValueError, match="Input y contains NaN"):
+        _quick(ConditionalVAE).fit(X, y)
+
+
+def test_an_infinite_condition_has_no_rows(X):
+    model = _quick(ConditionalVAE).fit(X, X[:, 0])
+    with pytest.raises(ValueError, match="Input y contains infinity"):
+        model.sample(3, y=np.inf)

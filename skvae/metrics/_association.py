@@ -38,7 +38,7 @@ def association_error(
     Raises
     ------
     ValueError
-        If the tables do not have the same columns.
+        If the tables do not have the same columns, or two columns have one name.
 
     See Also
     --------
@@ -92,7 +92,7 @@ def association_errors(
     Raises
     ------
     ValueError
-        If the tables do not have the same columns.
+        If the tables do not have the same columns, or two columns have one name.
 
     See Also
     --------

@@ -122,9 +122,19 @@ def _check_same_columns(names: list[str], others: list[str]) -> None:
         )
 
 
+def _refuse_repeated(names: list[Any]) -> None:
+    name, times = Counter(names).most_common(1)[0] if names else (None, 1)
+    if times > 1:
+        raise ValueError(
+            f"All columns of a table must have names of their own; {name!r} is the "
+            f"name of {times}."
+        )
+
+
 def _columns_of(frame: Any) -> dict[Any, np.ndarray]:
     """Return columns as float64 (NaN missing) or object arrays (None missing)."""
     if library_of(frame) is not None:
+        _refuse_repeated(list(frame.columns))
         frame = to_pandas(frame)
         columns = {name: _frame_column(frame[name]) for name in frame.columns}
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import mutual_info_score, r2_score
+from sklearn.metrics import mutual_info_score
 from sklearn.utils import check_array, check_consistent_length
 
 
@@ -123,7 +123,14 @@ def reconstruction_r2_score(estimator: Any, X: Any, y: Any = None) -> float:
     Returns
     -------
     score : float
-        1 for a perfect reconstruction, 0 for the column means.
+        1 for a perfect reconstruction, 0 for the column means. Where no column
+        varies, 1 for a perfect reconstruction and 0 for any other, as in
+        :func:`sklearn.metrics.r2_score`.
+
+    Raises
+    ------
+    ValueError
+        If the reconstruction has another shape than `X`.
 
     Examples
     --------
@@ -142,4 +149,11 @@ def reconstruction_r2_score(estimator: Any, X: Any, y: Any = None) -> float:
         back = estimator.inverse_transform(estimator.transform(X))
     X = check_array(X, accept_sparse=False, dtype=np.float64)
     back = check_array(back, dtype=np.float64)
-    return float(r2_score(X, back, multioutput="variance_weighted"))
+    if back.shape != X.shape:
+        raise ValueError(
+            f"The reconstruction must have the shape of X, {X.shape}. Got {back.shape}."
+        )
+    error = float(np.square(X - back).sum())
+    # A constant column may differ from its rounded mean.
+    total = float(np.square(X - X.mean(axis=0))[:, np.ptp(X, axis=0) > 0].sum())
+    return 1.0 - error / total if total > 0 else float(error == 0)

@@ -36,7 +36,7 @@ def shape_error(
     Raises
     ------
     ValueError
-        If the tables do not have the same columns.
+        If the tables do not have the same columns, or two columns have one name.
 
     See Also
     --------
@@ -87,7 +87,7 @@ def shape_errors(
     Raises
     ------
     ValueError
-        If the tables do not have the same columns.
+        If the tables do not have the same columns, or two columns have one name.
 
     See Also
     --------
