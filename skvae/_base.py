@@ -411,9 +411,10 @@ class BaseAutoencoder(
     ) -> Any:
         """Fill the missing cells of rows; observed cells come back untouched.
 
-        A variational model averages over codes drawn from the posterior of the
-        observed cells, weighted by importance; a deterministic one takes its
-        reconstruction.
+        A variational model averages over codes that are drawn near those that the
+        observed cells tell of, weighted by importance; over conditions too, where it
+        has any. A deterministic one takes its reconstruction, repeatedly where it was
+        fitted on rows without gaps.
 
         Parameters
         ----------
