@@ -7,6 +7,7 @@ continuous values standardised - and how to give them back. Its state is plain.
 from __future__ import annotations
 
 import warnings
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -288,34 +289,50 @@ def split_unlabelled(
     """Tell labelled rows from unlabelled ones: NaN, None, or -1 beside other labels.
 
     -1 marks a row without a label, as in `sklearn.semi_supervised`, unless it is one of
-    only two values: then it is a class like the other.
+    only two values: then it is a class like the other. Floats are labels where they
+    are few whole numbers; among other floats -1 is a number.
     """
     values = np.asarray(values)
+    missing = np.zeros(len(values), dtype=bool)
     if values.dtype.kind == "O":
-        missing = np.array([_is_missing(v) for v in values])
-        if missing.any():
-            known = np.array(values[~missing].tolist())
-            filled = np.empty(len(values), dtype=known.dtype)
-            filled[~missing] = known
-            values = filled
-        return values, missing
+        missing = np.array([_is_missing(v) for v in values], dtype=bool)
+        if any(isinstance(v, str) for v in values):
+            # Beside names, numbers cannot tell by their order what -1 is.
+            missing |= np.array([isinstance(v, Number) and v == -1 for v in values])
+        values = _narrowed(values, missing)
     if values.dtype.kind == "f":
-        missing = np.isnan(values)
+        missing = missing | np.isnan(values)
         known = values[~missing]
         if missing.any() and np.all(known == np.round(known)):
             whole = np.full(len(values), -1, dtype=np.int64)
             whole[~missing] = known.astype(np.int64)
-            return whole, missing
-        return values, missing
-    if values.dtype.kind != "i":
-        return values, np.zeros(len(values), dtype=bool)
-    marked = values == -1
-    others = np.unique(values[~marked]) if classes is None else classes
-    if classes is not None and -1 in classes:
-        return values, np.zeros(len(values), dtype=bool)
-    if classes is None and (len(others) < 2 or others.min() < 0):
-        return values, np.zeros(len(values), dtype=bool)
-    return values, marked
+            values = whole
+    if values.dtype.kind in "if" and _marks_by_minus_one(values[~missing], classes):
+        missing = missing | (values == -1)
+    return values, missing
+
+
+def _narrowed(values: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    """Return objects as an array of their own type, where there is one."""
+    known = values[~missing]
+    numbers = all(isinstance(v, Number | np.bool_) for v in known)
+    if not numbers and not missing.any():
+        return values
+    known = np.array(known.tolist())
+    filled = np.zeros(len(values), dtype=known.dtype)
+    filled[~missing] = known
+    return filled
+
+
+def _marks_by_minus_one(known: np.ndarray, classes: np.ndarray | None) -> bool:
+    """Tell whether -1 among numbers says that a row has no label."""
+    if classes is not None:
+        return -1 not in classes
+    others = np.unique(known[known != -1])
+    if len(others) < 2 or others.min() < 0:
+        return False
+    whole = bool(np.all(others == np.round(others)))
+    return known.dtype.kind == "i" or (whole and len(others) <= _MAX_LEVELS)
 
 
 def _columns_of(y: Any) -> tuple[list[np.ndarray], list[str] | None, bool]:

@@ -402,3 +402,37 @@ def test_frozen_parameters_stay_as_they_start(X, kind, by_batch):
         )
     moved = model._module.decoder.bias.detach() - start.decoder.bias.detach()
     assert moved.abs().max() > 0
+
+
+# -- labels and conditions -------------------------------------------------------------
+@pytest.mark.parametrize("gap", [-1, -1.0, None, np.nan])
+@pytest.mark.parametrize("dtype", [float, object])
+def test_labels_may_be_floats_or_objects_and_still_be_missing(X, dtype, gap):
+    y = (X[:, 0] > 0).astype(int) + (X[:, 1] > 0)
+    some = y.astype(dtype)
+    some[::5] = gap
+    model = _quick(ConditionalVAE).fit(X, some)
+    np.testing.assert_array_equal(model.classes_, [0, 1, 2])
+    shares = np.bincount(y[some == y]) / (some == y).sum()
+    np.testing.assert_allclose(model.class_prior_, shares)
+    with pytest.raises(ValueError, match="give a label for each"):
+        model.sample(1, y=-1.0)
+
+
+def test_minus_one_beside_names_is_no_label(X):
+    y = np.where(X[:, 0] > 0, "up", "down").astype(object)
+    y[::5] = -1
+    model = _quick(ConditionalVAE).fit(X, y)
+    assert list(model.classes_) == ["down", "up"]
+
+
+@pytest.mark.parametrize("y", [np.arange(120.0) % 30 - 1, np.arange(120.0) / 4 - 1])
+def test_minus_one_among_many_numbers_is_a_number(X, y):
+    model = _quick(ConditionalVAE).fit(X, y)
+    assert model.classes_ is None
+    assert -1 in model.sample(120, random_state=0)[1]
+
+
+def test_minus_one_of_two_floats_is_a_class(X):
+    model = _quick(ConditionalVAE).fit(X, np.sign(X[:, 0]))
+    np.testing.assert_array_equal(model.classes_, [-1, 1])
