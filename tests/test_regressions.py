@@ -516,3 +516,15 @@ def test_conditions_without_names_go_by_position(of_two):
         model.sample(2, y={"a": 1.0, "b": 0.5})
     with pytest.raises(ValueError, match="one that has no name"):
         _quick(ConditionalVAE).fit(X, y["g"]).sample(2, y={"g": "A"})
+
+
+# -- scaling and starts ----------------------------------------------------------------
+def test_moments_in_single_precision_are_scaled():
+    rng = np.random.default_rng(0)
+    seconds = 1.7e9 + np.linspace(0, 1800, 300)
+    X = np.column_stack([seconds, rng.normal(size=300)]).astype(np.float32)
+    scale = _quick(VAE).fit(X).scale_
+    np.testing.assert_allclose(scale, X.std(axis=0, dtype=np.float64), rtol=1e-3)
+    # Below one it may be rounding: such a column is constant.
+    X[:, 0] = 1e6 + 0.1 * rng.normal(size=300)
+    assert _quick(VAE).fit(X).scale_[0] == 1
