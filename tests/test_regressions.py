@@ -528,3 +528,17 @@ def test_moments_in_single_precision_are_scaled():
     # Below one it may be rounding: such a column is constant.
     X[:, 0] = 1e6 + 0.1 * rng.normal(size=300)
     assert _quick(VAE).fit(X).scale_[0] == 1
+
+
+@pytest.mark.parametrize("n", [3, 120])
+@pytest.mark.parametrize("kind", TIED)
+def test_tied_weights_start_at_pca_beyond_the_rank_too(X, kind, n):
+    def model(max_iter, **parameters):
+        return kind(7, max_iter=max_iter, random_state=0, **parameters).fit(X[:n])
+
+    start, untied = model(0, tied_weights=True), model(0)
+    assert start.score(X) == pytest.approx(untied.score(X), abs=1e-7)
+    # None of the components is stuck there.
+    common = {"early_stopping": False, "tied_weights": True}
+    moved = model(3, **common).transform(X) - start.transform(X)
+    assert np.abs(moved).max(axis=0).min() > 1e-3
