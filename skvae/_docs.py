@@ -66,7 +66,8 @@ n_iter_no_change : int or "auto", default="auto"
 """,
     "warm_start": """
 warm_start : bool, default=False
-    Whether ``fit`` goes on from the weights of the last fit.
+    Whether ``fit`` goes on from the weights of the last fit. Parameters that decide
+    the network must still say the same.
 """,
     "random_state": """
 random_state : int, RandomState instance or None, default=None

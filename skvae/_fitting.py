@@ -62,6 +62,7 @@ from skvae._training import (
     make_net,
     subset,
 )
+from skvae._warm_start import check_same_network, network_parameters
 from skvae.objectives import Objective
 from skvae.priors import MixturePrior, VampPrior
 
@@ -111,6 +112,8 @@ class Fitting:
         est = self.estimator
         self.recipe = est._recipe()
         self._check_parameters()
+        if self.go_on:
+            check_same_network(est)
         self.seeds = draw_seeds(est.random_state)
         container = Container.of(self.user_X)
         X = est._validate(self.user_X, reset=not self.go_on)
@@ -270,6 +273,7 @@ class Fitting:
             decoder=est.decoder,
         )
         est._architecture = arch
+        est._network_parameters = network_parameters(est)
         if est.init == "layerwise":
             check_stackable(self.module)
         self._start(dataset, train)
