@@ -186,7 +186,8 @@ kl_warmup : float or "auto", default="auto"
 """,
     "free_bits": r"""
 free_bits : float, default=0.0
-    Nats a component may use at no cost.
+    Nats a component may use at no cost. Above 0 it needs ``prior="normal"`` (which
+    ``"auto"`` then is) and one importance sample.
 """,
     "n_importance_samples": r"""
 n_importance_samples : int, default=1
@@ -198,8 +199,8 @@ prior : {"auto", "normal", "mixture", "vamp"}, default="auto"
     Family of :math:`p(z)`: standard normal; a mixture of normals learned with the
     model, fitted to the codes at the start; or a mixture of the posteriors of learned
     pseudo-rows (VampPrior, Tomczak and Welling 2018). ``"auto"`` is normal with
-    ``init="random"``, and otherwise a mixture: for tables always, for other rows
-    without `beta`, `free_bits`, an own network and ``max_iter=0``. After training a
+    ``init="random"`` or `free_bits`, and otherwise a mixture: for tables always, for
+    other rows without `beta`, an own network and ``max_iter=0``. After training a
     mixture is fitted to the codes once more and kept if that raises the bound of
     held-out rows; not for tables.
 """,

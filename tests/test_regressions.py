@@ -612,3 +612,39 @@ def test_what_follows_from_the_rows_never_stands_in_the_way(X):
     assert model.partial_fit(X).n_iter_ == 3
     unscaled = _quick(VAE, warm_start=True, scale=None).fit(X)
     assert unscaled.set_params(scale="auto").fit(X).n_iter_ == 4
+
+
+# -- free bits and held-out rows -------------------------------------------------------
+@pytest.mark.parametrize("kind", [VAE, ConditionalVAE])
+@pytest.mark.parametrize("likelihood", ["gaussian", "table"])
+def test_free_bits_come_with_a_normal_prior(X, kind, likelihood):
+    from skvae.priors import NormalPrior
+
+    y = (X[:, 0] > 0).astype(int)
+    model = _quick(kind, likelihood=likelihood, free_bits=0.2).fit(X, y)
+    assert isinstance(model._module.prior, NormalPrior)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"prior": "mixture"}, "free_bits=0.2 needs prior='normal'.*prior='mixture'"),
+        ({"prior": "vamp"}, "free_bits=0.2 needs prior='normal'.*prior='vamp'"),
+        (
+            {"n_importance_samples": 3, "prior": "normal"},
+            "needs n_importance_samples=1.*Got 3",
+        ),
+    ],
+)
+def test_free_bits_without_effect_are_refused(X, parameters, message):
+    with pytest.raises(ValueError, match=message):
+        _quick(VAE, free_bits=0.2, **parameters).fit(X)
+    model = _quick(VAE, warm_start=True, **parameters).fit(X).set_params(free_bits=0.2)
+    with pytest.raises(ValueError, match=message):
+        model.fit(X)
+
+
+def test_free_bits_are_not_forgotten_by_a_warm_start(X):
+    model = _quick(VAE, warm_start=True).fit(X).set_params(free_bits=0.2)
+    with pytest.raises(ValueError, match="The model has prior='mixture'"):
+        model.partial_fit(X)
