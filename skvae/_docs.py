@@ -57,7 +57,8 @@ early_stopping : bool, default=True
 """,
     "validation_fraction": """
 validation_fraction : float, default=0.1
-    Share of the rows held out, at least 10 and at most 10 000 rows.
+    Share of the rows held out, at least 10 and at most 10 000 rows. At least 2 must
+    be left to train on.
 """,
     "n_iter_no_change": """
 n_iter_no_change : int or "auto", default="auto"

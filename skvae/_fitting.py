@@ -242,8 +242,12 @@ class Fitting:
         if not held_out or n < SMALL:
             return everything, None
         size = max(10, min(math.ceil(est.validation_fraction * n), _MAX_HELD_OUT))
-        if size >= n:
-            return everything, None
+        if n - size < 2:
+            raise ValueError(
+                f"validation_fraction={est.validation_fraction} holds out {size} of "
+                f"{n} rows and leaves {n - size} to train on; at least 2 are needed. "
+                "Lower it, or use early_stopping=False."
+            )
         order = np.random.RandomState(self.seeds.split).permutation(n)
         return np.sort(order[size:]), np.sort(order[:size])
 

@@ -648,3 +648,12 @@ def test_free_bits_are_not_forgotten_by_a_warm_start(X):
     model = _quick(VAE, warm_start=True).fit(X).set_params(free_bits=0.2)
     with pytest.raises(ValueError, match="The model has prior='mixture'"):
         model.partial_fit(X)
+
+
+@pytest.mark.parametrize(("fraction", "left"), [(0.999, 0), (0.99, 1)])
+def test_a_fraction_that_leaves_nothing_to_train_on_is_refused(X, fraction, left):
+    message = rf"validation_fraction={fraction} holds .* of 120 rows and leaves {left} "
+    with pytest.raises(ValueError, match=message):
+        _quick(VAE, validation_fraction=fraction).fit(X)
+    model = _quick(VAE, validation_fraction=fraction, early_stopping=False).fit(X)
+    assert model.validation_loss_curve_ is None
