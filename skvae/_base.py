@@ -282,7 +282,8 @@ class BaseAutoencoder(
         Raises
         ------
         ValueError
-            If the data are not finite, or the loss is not finite twice.
+            If the data are not finite, the loss is not finite twice, or a warm start
+            finds parameters of another network than that of the last fit.
         """
         with self._all_or_nothing():
             warm = self.warm_start and hasattr(self, "net_")
@@ -292,8 +293,8 @@ class BaseAutoencoder(
     def partial_fit(self, X: Any, y: Any = None) -> Any:
         """Train on rows for one epoch, from where training stands.
 
-        The first call decides scaling and start; the step size stays constant and
-        no rows are held out.
+        The first call decides scaling, start and network; the step size stays constant
+        and no rows are held out.
 
         Parameters
         ----------

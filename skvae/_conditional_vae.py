@@ -191,10 +191,7 @@ class ConditionalVAE(VAE):
 
     def _condition_of(self, y: Any, n: int) -> np.ndarray:
         """Write the conditions asked for, one or one for each of n rows."""
-        frame = hasattr(y, "columns")
-        many = frame or (np.ndim(y) > 0 and not isinstance(y, (str, bytes)))
-        rows = y if many else np.asarray([y] * n)
-        condition = self._conditions.encode(rows)
+        condition = self._conditions.encode(self._conditions.rows(y, n))
         if len(condition) != n:
             raise ValueError(
                 f"Found input variables with inconsistent numbers of samples: "
@@ -214,9 +211,11 @@ class ConditionalVAE(VAE):
         ----------
         n_samples : int, default=1
             Rows to draw.
-        y : scalar, array-like or DataFrame, default=None
+        y : scalar, dict, array-like or DataFrame, default=None
             Condition of all rows, or of each; None draws conditions from those of the
-            training rows.
+            training rows. Several conditions of all rows are a dict such as
+            ``{"age": 30, "group": "a"}`` or a frame of one row. Columns of a frame go
+            by name where the model was fitted with a frame, others by position.
         random_state : int, RandomState instance or None, default=None
             Seeds the draw; an int gives the same rows at every call.
 
@@ -231,7 +230,8 @@ class ConditionalVAE(VAE):
         Raises
         ------
         ValueError
-            If a label is not among `classes_`.
+            If a label is not among `classes_`, or names of conditions are not those
+            seen in `fit`.
         """
         check_is_fitted(self)
         check_count("n_samples", n_samples)
@@ -239,8 +239,7 @@ class ConditionalVAE(VAE):
         rng = check_random_state(random_state)
         if y is None:
             y = self._conditions.draw(n, rng)
-        elif not hasattr(y, "columns") and np.ndim(y) == 0:
-            y = np.asarray([y] * n)
+        y = self._conditions.rows(y, n)
         encoded = self._condition_of(y, n)
         condition = self._to_device(encoded)
         generator = draw_torch_generator(rng, condition.device)
@@ -259,9 +258,9 @@ class ConditionalVAE(VAE):
         ----------
         X : array-like of shape (n_samples, n_components)
             Codes.
-        y : scalar, array-like or DataFrame, default=None
-            Condition of all rows, or of each. None is the average condition of the
-            training rows.
+        y : scalar, dict, array-like or DataFrame, default=None
+            Condition of all rows, or of each, as in `sample`. None is the average
+            condition of the training rows.
 
         Returns
         -------
@@ -280,9 +279,10 @@ class ConditionalVAE(VAE):
         ----------
         X : {array-like, sparse matrix, DataFrame} of shape (n_samples, n_features)
             Rows in the units seen in `fit`.
-        y : scalar, array-like or DataFrame, default=None
-            Condition to decode with: what the rows would be like under it. None is
-            the most probable class of each row, or the average of other conditions.
+        y : scalar, dict, array-like or DataFrame, default=None
+            Condition to decode with, as in `sample`: what the rows would be like under
+            it. None is the most probable class of each row, or the average of other
+            conditions.
 
         Returns
         -------

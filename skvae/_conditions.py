@@ -7,6 +7,8 @@ continuous values standardised - and how to give them back. Its state is plain.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -68,9 +70,12 @@ class ConditionColumn:
     def encode(self, values: np.ndarray) -> np.ndarray:
         """Write values as numbers; unknown classes are refused."""
         if self.classes is None:
-            numbers = np.asarray(values, dtype=np.float64)
-            return ((numbers - self.mean) / self.sd)[:, None]
-        codes = np.minimum(np.searchsorted(self.classes, values), len(self.classes) - 1)
+            return ((self._numbers(values) - self.mean) / self.sd)[:, None]
+        try:
+            codes = np.searchsorted(self.classes, values)
+        except TypeError:  # Numbers have no place among names.
+            codes = np.zeros(len(values), dtype=np.int64)
+        codes = np.minimum(codes, len(self.classes) - 1)
         unseen = self.classes[codes] != values
         if np.any(unseen):
             raise ValueError(
@@ -79,6 +84,25 @@ class ConditionColumn:
                 f"{self.classes.tolist()}."
             )
         return np.eye(len(self.classes))[codes]
+
+    def _numbers(self, values: np.ndarray) -> np.ndarray:
+        try:
+            return np.asarray(values, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{self.name} holds numbers. Got {np.asarray(values)[:3].tolist()}."
+            ) from error
+
+    def check_one(self, cell: Any) -> None:
+        """Refuse what is not one value, or what the type of a frame would let pass."""
+        if np.ndim(cell) or _is_missing(cell):
+            raise ValueError(
+                f"{self.name} must be one value in a dict. Got {cell!r}; a frame has "
+                "conditions for each row."
+            )
+        is_flag = self.classes is not None and self.classes.dtype.kind == "b"
+        if is_flag and cell not in (False, True):
+            self.encode(np.asarray([cell], dtype=object))
 
 
 class Conditions:
@@ -158,13 +182,8 @@ class Conditions:
 
     def encode(self, y: Any) -> np.ndarray:
         """Write conditions as numbers; unlabelled rows are NaN throughout."""
-        arrays, _, is_table = _columns_of(y)
-        if is_table != self.is_table or len(arrays) != len(self.columns):
-            raise ValueError(
-                f"y has {len(arrays)} condition columns, but the model was fitted with "
-                f"{len(self.columns)}."
-            )
-        if is_table:
+        arrays = self._matched(y)
+        if self.is_table:
             parts = [c.encode(a) for c, a in zip(self.columns, arrays, strict=True)]
             return np.concatenate(parts, axis=1)
         column = self.columns[0]
@@ -174,6 +193,66 @@ class Conditions:
         out = np.full((len(values), self.width), np.nan)
         out[~unlabelled] = column.encode(values[~unlabelled])
         return out
+
+    def rows(self, y: Any, n: int) -> Any:
+        """Return the conditions asked for, one or one for each of n rows, as rows."""
+        if isinstance(y, Mapping):
+            return self._repeated(y, n)
+        container = Container.of(y)
+        if not container.is_frame:
+            return y if np.ndim(y) else np.asarray([y] * n)
+        if len(y) != 1:
+            return y
+        return container.frame([np.repeat(np.asarray(y[c]), n) for c in y.columns])
+
+    @property
+    def _names(self) -> list[Any]:
+        """Names of several conditions; their positions, where they came without."""
+        return self.container.names or list(range(len(self.columns)))
+
+    def _repeated(self, asked: Mapping[Any, Any], n: int) -> Any:
+        """Return one value a condition as n rows, in the container seen in fit."""
+        if not self.is_table:
+            raise ValueError(
+                f"y={asked!r} names conditions, but the model was fitted with one that "
+                "has no name. Pass its value."
+            )
+        self._check_names(list(asked))
+        cells = [asked[name] for name in self._names]
+        for column, cell in zip(self.columns, cells, strict=True):
+            column.check_one(cell)
+        if not self.container.is_frame:
+            row = np.array(cells)
+            return np.array([cells] * n, object if row.dtype.kind in "US" else None)
+        try:
+            return self.container.frame([np.asarray([cell] * n) for cell in cells])
+        except (TypeError, ValueError) as error:
+            types = dict(zip(self._names, self.container.dtypes, strict=True))
+            raise ValueError(
+                f"y={asked!r} does not fit the types of conditions in fit: {types}."
+            ) from error
+
+    def _check_names(self, names: list[Any]) -> None:
+        if len(names) != len(self._names) or set(names) != set(self._names):
+            raise ValueError(
+                f"y has the condition columns {names}, but the model was fitted with "
+                f"{self._names}. Pass these, in any order."
+            )
+
+    def _matched(self, y: Any) -> list[np.ndarray]:
+        """Return columns of conditions in the order of fit: by name in frames."""
+        arrays, names, _ = _columns_of(y)
+        if Container.of(y).is_frame and self.container.is_frame:
+            assert names is not None
+            self._check_names(names)
+            return [arrays[names.index(name)] for name in self._names]
+        if len(arrays) != len(self.columns):
+            known = f", {self._names}" if self.is_table else ""
+            raise ValueError(
+                f"y has {len(arrays)} condition columns, but the model was fitted with "
+                f"{len(self.columns)}{known}. Pass a column for each."
+            )
+        return arrays
 
     def groups(self, encoded: np.ndarray) -> np.ndarray:
         """Return coarser conditions, (n_rows, n_conditions): classes, parts of numbers.
@@ -289,34 +368,50 @@ def split_unlabelled(
     """Tell labelled rows from unlabelled ones: NaN, None, or -1 beside other labels.
 
     -1 marks a row without a label, as in `sklearn.semi_supervised`, unless it is one of
-    only two values: then it is a class like the other.
+    only two values: then it is a class like the other. Floats are labels where they
+    are few whole numbers; among other floats -1 is a number.
     """
     values = np.asarray(values)
+    missing = np.zeros(len(values), dtype=bool)
     if values.dtype.kind == "O":
-        missing = np.array([_is_missing(v) for v in values])
-        if missing.any():
-            known = np.array(values[~missing].tolist())
-            filled = np.empty(len(values), dtype=known.dtype)
-            filled[~missing] = known
-            values = filled
-        return values, missing
+        missing = np.array([_is_missing(v) for v in values], dtype=bool)
+        if any(isinstance(v, str) for v in values):
+            # Beside names, numbers cannot tell by their order what -1 is.
+            missing |= np.array([isinstance(v, Number) and v == -1 for v in values])
+        values = _narrowed(values, missing)
     if values.dtype.kind == "f":
-        missing = np.isnan(values)
+        missing = missing | np.isnan(values)
         known = values[~missing]
         if missing.any() and np.all(known == np.round(known)):
             whole = np.full(len(values), -1, dtype=np.int64)
             whole[~missing] = known.astype(np.int64)
-            return whole, missing
-        return values, missing
-    if values.dtype.kind != "i":
-        return values, np.zeros(len(values), dtype=bool)
-    marked = values == -1
-    others = np.unique(values[~marked]) if classes is None else classes
-    if classes is not None and -1 in classes:
-        return values, np.zeros(len(values), dtype=bool)
-    if classes is None and (len(others) < 2 or others.min() < 0):
-        return values, np.zeros(len(values), dtype=bool)
-    return values, marked
+            values = whole
+    if values.dtype.kind in "if" and _marks_by_minus_one(values[~missing], classes):
+        missing = missing | (values == -1)
+    return values, missing
+
+
+def _narrowed(values: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    """Return objects as an array of their own type, where there is one."""
+    known = values[~missing]
+    numbers = all(isinstance(v, Number | np.bool_) for v in known)
+    if not numbers and not missing.any():
+        return values
+    known = np.array(known.tolist())
+    filled = np.zeros(len(values), dtype=known.dtype)
+    filled[~missing] = known
+    return filled
+
+
+def _marks_by_minus_one(known: np.ndarray, classes: np.ndarray | None) -> bool:
+    """Tell whether -1 among numbers says that a row has no label."""
+    if classes is not None:
+        return -1 not in classes
+    others = np.unique(known[known != -1])
+    if len(others) < 2 or others.min() < 0:
+        return False
+    whole = bool(np.all(others == np.round(others)))
+    return known.dtype.kind == "i" or (whole and len(others) <= _MAX_LEVELS)
 
 
 def _columns_of(y: Any) -> tuple[list[np.ndarray], list[str] | None, bool]:

@@ -118,10 +118,10 @@ def prior_family(est: Any, recipe: Any) -> str:
     """Learn the prior from a classical start, not beside textbook regularisers."""
     if recipe.prior != "auto":
         return str(recipe.prior)
-    if est.init != "auto":
-        return "normal"
     kl = next(t for t in recipe.terms if isinstance(t, KLDivergence))
-    plain = kl.weight in ("auto", 1) and kl.free_bits == 0 and est.max_iter != 0
+    if est.init != "auto" or kl.free_bits > 0:
+        return "normal"
+    plain = kl.weight in ("auto", 1) and est.max_iter != 0
     follows = plain and not has_own_network(est)
     return "mixture" if follows or est.likelihood_ == "table" else "normal"
 

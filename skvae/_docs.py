@@ -57,7 +57,8 @@ early_stopping : bool, default=True
 """,
     "validation_fraction": """
 validation_fraction : float, default=0.1
-    Share of the rows held out, at least 10 and at most 10 000 rows.
+    Share of the rows held out, at least 10 and at most 10 000 rows. At least 2 must
+    be left to train on.
 """,
     "n_iter_no_change": """
 n_iter_no_change : int or "auto", default="auto"
@@ -66,7 +67,8 @@ n_iter_no_change : int or "auto", default="auto"
 """,
     "warm_start": """
 warm_start : bool, default=False
-    Whether ``fit`` goes on from the weights of the last fit.
+    Whether ``fit`` goes on from the weights of the last fit. Parameters that decide
+    the network must still say the same.
 """,
     "random_state": """
 random_state : int, RandomState instance or None, default=None
@@ -185,7 +187,8 @@ kl_warmup : float or "auto", default="auto"
 """,
     "free_bits": r"""
 free_bits : float, default=0.0
-    Nats a component may use at no cost.
+    Nats a component may use at no cost. Above 0 it needs ``prior="normal"`` (which
+    ``"auto"`` then is) and one importance sample.
 """,
     "n_importance_samples": r"""
 n_importance_samples : int, default=1
@@ -197,8 +200,8 @@ prior : {"auto", "normal", "mixture", "vamp"}, default="auto"
     Family of :math:`p(z)`: standard normal; a mixture of normals learned with the
     model, fitted to the codes at the start; or a mixture of the posteriors of learned
     pseudo-rows (VampPrior, Tomczak and Welling 2018). ``"auto"`` is normal with
-    ``init="random"``, and otherwise a mixture: for tables always, for other rows
-    without `beta`, `free_bits`, an own network and ``max_iter=0``. After training a
+    ``init="random"`` or `free_bits`, and otherwise a mixture: for tables always, for
+    other rows without `beta`, an own network and ``max_iter=0``. After training a
     mixture is fitted to the codes once more and kept if that raises the bound of
     held-out rows; not for tables. A VampPrior starts as the posteriors of few training
     rows, which are narrow: the bound begins far below that of the classical model.

@@ -62,7 +62,8 @@ from skvae._training import (
     make_net,
     subset,
 )
-from skvae.objectives import Objective
+from skvae._warm_start import check_same_network, network_parameters
+from skvae.objectives import KLDivergence, Objective
 from skvae.priors import MixturePrior, VampPrior
 
 _MAX_HELD_OUT = 10_000
@@ -111,6 +112,9 @@ class Fitting:
         est = self.estimator
         self.recipe = est._recipe()
         self._check_parameters()
+        if self.go_on:
+            check_same_network(est)
+        self._check_free_bits()
         self.seeds = draw_seeds(est.random_state)
         container = Container.of(self.user_X)
         X = est._validate(self.user_X, reset=not self.go_on)
@@ -186,6 +190,23 @@ class Fitting:
             )
         self.hidden = tuple(int(h) for h in hidden)
 
+    def _check_free_bits(self) -> None:
+        """Refuse free bits where the divergence is drawn, which has no components."""
+        terms = (t for t in self.recipe.terms if isinstance(t, KLDivergence))
+        bits = max((t.free_bits for t in terms), default=0.0)
+        arch = self.estimator._architecture if self.go_on else self.recipe
+        if bits > 0 and arch.prior in ("mixture", "vamp"):
+            raise ValueError(
+                f"free_bits={bits} needs prior='normal': only its divergence has "
+                f"components. The model has prior={arch.prior!r}. Use free_bits=0, or "
+                "fit anew with prior='normal'."
+            )
+        if bits > 0 and arch.n_importance_samples > 1:
+            raise ValueError(
+                f"free_bits={bits} needs n_importance_samples=1: the bound of several "
+                f"draws has no divergence. Got {arch.n_importance_samples}."
+            )
+
     def _multiply_adds(self) -> float:
         """Return the work of a step; that of own networks is not known beforehand."""
         if self._own_networks:
@@ -221,8 +242,12 @@ class Fitting:
         if not held_out or n < SMALL:
             return everything, None
         size = max(10, min(math.ceil(est.validation_fraction * n), _MAX_HELD_OUT))
-        if size >= n:
-            return everything, None
+        if n - size < 2:
+            raise ValueError(
+                f"validation_fraction={est.validation_fraction} holds out {size} of "
+                f"{n} rows and leaves {n - size} to train on; at least 2 are needed. "
+                "Lower it, or use early_stopping=False."
+            )
         order = np.random.RandomState(self.seeds.split).permutation(n)
         return np.sort(order[size:]), np.sort(order[:size])
 
@@ -270,6 +295,7 @@ class Fitting:
             decoder=est.decoder,
         )
         est._architecture = arch
+        est._network_parameters = network_parameters(est)
         if est.init == "layerwise":
             check_stackable(self.module)
         self._start(dataset, train)

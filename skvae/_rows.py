@@ -189,7 +189,11 @@ def _common_range(X: Any, low: np.ndarray, high: np.ndarray) -> float | None:
 
 
 def _standardisation(X: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and standard deviation of each column, ones where constant."""
+    """Return mean and standard deviation of each column, ones where constant.
+
+    A spread that the digits of the mean may have made is none, unless it is above one:
+    unscaled, the column would be all that a model sees.
+    """
     d = X.shape[1]
     count, total = np.zeros(d), np.zeros(d)
     for block in dense_chunks(X):
@@ -210,7 +214,7 @@ def _standardisation(X: Any) -> tuple[np.ndarray, np.ndarray]:
             "contain large values and need to be preprocessed."
         )
     constant = sd <= 10 * np.finfo(X.dtype).eps * np.maximum(np.abs(mean), 1e-300)
-    return mean, np.where(constant, 1.0, sd)
+    return mean, np.where(constant, np.maximum(sd, 1.0), sd)
 
 
 class RowDataset(torch.utils.data.Dataset):

@@ -16,6 +16,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 MAX_ROWS = 20_000
 _MAX_CELLS = 40_000_000
+# Norm of the rows of a tied encoder beyond the rank; the rows gain its square.
+_TIED_SIZE = 1e-4
 
 
 def sample_of_rows(n_rows: int, n_columns: int, rng: np.random.RandomState) -> Any:
@@ -31,7 +33,8 @@ def start_at_pca(module: Any, X: np.ndarray, seed: int) -> None:
 
     z = V (x - mean),  x_hat = V' z + mean. Codes keep PCA's units; the decoder's
     MLP sees them divided by their standard deviation. Components beyond the rank
-    start at random in the encoder and at zero in the decoder.
+    start at random in the encoder and at zero in the decoder; near zero where the
+    two share their weights.
     """
     encoder, decoder = module.encoder, module.decoder
     k, d = encoder.linear_weight.shape[0], X.shape[1]
@@ -42,7 +45,9 @@ def start_at_pca(module: Any, X: np.ndarray, seed: int) -> None:
     loadings[:rank, :d] = pca.components_
     if k > rank:
         rng = np.random.RandomState(seed)
-        loadings[rank:, :d] = rng.normal(size=(k - rank, d)) / np.sqrt(d)
+        # Their transpose decodes too: nearly nothing. From zero it would never move.
+        size = _TIED_SIZE if module.is_tied else 1.0
+        loadings[rank:, :d] = size * rng.normal(size=(k - rank, d)) / np.sqrt(d)
     # The variance of a single row is not a number.
     sd = np.sqrt(np.maximum(np.nan_to_num(pca.explained_variance_), 0))
     spread = np.ones(k)

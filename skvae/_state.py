@@ -78,11 +78,13 @@ def load_state(estimator: Any, state: dict[str, Any]) -> dict[str, Any]:
 
 def _rebuilt_net(kind: type, state: dict[str, Any], stored: dict[str, Any]) -> Any:
     device = _available(stored["device"])
+    # Of the fit: parameters may have been set since.
+    fitted = state.get("_network_parameters", state)
     module = build_module(
         state["_architecture"],
         torch_generator(0),
-        encoder=state["encoder"],
-        decoder=state["decoder"],
+        encoder=fitted["encoder"],
+        decoder=fitted["decoder"],
     )
     module.load_state_dict(
         {name: torch.as_tensor(np.array(a)) for name, a in stored["weights"].items()}

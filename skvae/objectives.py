@@ -136,7 +136,8 @@ class KLDivergence(Term):
     free_bits : float, default=0.0
         Nats a component may use at no cost: components whose mean divergence
         over the batch lies below it do not feel the term [1]_. Takes effect
-        where the divergence has a closed form.
+        where the divergence has a closed form: a standard normal prior and a
+        single draw. The estimators refuse it elsewhere.
 
     See Also
     --------

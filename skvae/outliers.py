@@ -144,7 +144,8 @@ class AutoencoderOutlierDetector(
         """Return a model too stiff to learn the outliers it is trained on."""
         if has_categories(X):
             return VAE()
-        rows = max(num_samples(X), 1)
+        # An epoch takes a step at least, however few the rows.
+        rows = max(num_samples(X), _BATCH)
         epochs = max(1, round(_STEPS * _BATCH / rows))
         # A density of numbers, whatever their type; a table only where one must be.
         numbers = has_integers(X) and not has_missing(X)

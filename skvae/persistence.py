@@ -7,12 +7,14 @@ only, and does not depend on the version of torch.
 from __future__ import annotations
 
 import json
+import math
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import erfcx
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
@@ -35,6 +37,17 @@ _CLASSES: dict[str, type] = {
     )
 }
 _EXTRA = "pip install 'skvae[export]'"
+# Operators that ONNX Runtime has for float32 only, and that none stand in for.
+_SINGLE_PRECISION = {
+    "AveragePool",
+    "Celu",
+    "Conv",
+    "ConvTranspose",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "InstanceNormalization",
+}
+_ERF_DEGREE = 24
 
 
 def save(estimator: Any, path: str | PathLike[str]) -> None:
@@ -208,7 +221,8 @@ class _Encoder(nn.Module):
         self.register_buffer("scale", torch.as_tensor(columns.scale))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.module.posterior((x - self.center) / self.scale)[0]
+        inputs = self.module.encoder_input((x - self.center) / self.scale)
+        return self.module.posterior(inputs)[0]
 
 
 class _Decoder(nn.Module):
@@ -255,7 +269,8 @@ def to_onnx(
     ImportError
         If onnx or onnxscript is not installed.
     ValueError
-        If `which` is unknown, or the model is one of a table or of missing cells.
+        If `which` is unknown, the model is one of a table or of missing cells, or one
+        of float64 has layers that ONNX Runtime knows in float32 only (convolutions).
 
     See Also
     --------
@@ -286,11 +301,103 @@ def to_onnx(
         width = estimator.n_components_ + estimator._n_conditions
     parameter = next(graph.parameters())
     rows = torch.zeros(2, width, dtype=parameter.dtype, device=parameter.device)
-    torch.onnx.export(
+    program = torch.export.export(
         graph.eval(),
         (rows,),
-        str(path),
-        dynamo=True,
         dynamic_shapes=({0: torch.export.Dim("n_samples")},),
-        verbose=False,
     )
+    double = parameter.dtype == torch.float64
+    if double:
+        program = program.run_decompositions(_in_double_precision())
+    exported = torch.onnx.export(
+        program,
+        dynamo=True,
+        verbose=False,
+        # Its optimiser takes numbers below 1e-8 for zeros.
+        optimize=not double,
+        custom_translation_table={torch.ops.aten.scalar_tensor.default: _scalar},
+    )
+    assert exported is not None
+    if double:
+        _refuse_single_precision({node.op_type for node in exported.model.graph})
+    exported.save(str(path))
+
+
+def _scalar(s: float, dtype: int = 1) -> Any:
+    """Return a number as a constant of ONNX; torch's exporter rounds it to float32."""
+    import onnx
+    import onnxscript
+
+    kind = onnx.helper.tensor_dtype_to_np_dtype(dtype)
+    value = onnx.numpy_helper.from_array(np.asarray(s, dtype=kind))
+    return onnxscript.opset18.Constant(value=value)
+
+
+def _refuse_single_precision(operators: set[str]) -> None:
+    found = sorted(operators & _SINGLE_PRECISION)
+    if found:
+        raise ValueError(
+            f"to_onnx: ONNX Runtime has no {found} in float64, the dtype of this "
+            "model. Fit it on X.astype(np.float32)."
+        )
+
+
+def _in_double_precision() -> dict[Any, Any]:
+    """Return operators that ONNX Runtime has in float32 only, by others."""
+    known = torch.export.default_decompositions()
+    known.update(
+        {
+            torch.ops.aten.elu.default: _elu,
+            torch.ops.aten.erf.default: _erf,
+            torch.ops.aten.gelu.default: _gelu,
+            torch.ops.aten.leaky_relu.default: _leaky_relu,
+            torch.ops.aten.softplus.default: _softplus,
+        }
+    )
+    return known
+
+
+def _elu(
+    x: Tensor, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0
+) -> Tensor:
+    low = alpha * torch.expm1(input_scale * x.clamp(max=0.0))
+    return scale * (x.clamp(min=0.0) + low)
+
+
+def _leaky_relu(x: Tensor, slope: float = 0.01) -> Tensor:
+    return torch.where(x > 0, x, slope * x)
+
+
+def _softplus(x: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
+    # max(x, 0) + log(1 + exp(-beta |x|)) / beta
+    return x.clamp(min=0.0) + torch.log1p(torch.exp(-beta * x.abs())) / beta
+
+
+def _gelu(x: Tensor, approximate: str = "none") -> Tensor:
+    if approximate == "tanh":
+        inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)
+        return 0.5 * x * (1 + torch.tanh(inner))
+    return 0.5 * x * (1 + _erf(x * math.sqrt(0.5)))
+
+
+def _erf(x: Tensor) -> Tensor:
+    # erf(x) = 1 - t exp(-x^2 + p(2t - 1)), t = 2 / (2 + x), x > 0, for a polynomial p
+    # (Numerical Recipes, third edition, section 6.2.2).
+    t = 2 / (2 + x.abs())
+    u = 2 * t - 1
+    last, earlier = torch.zeros_like(x), torch.zeros_like(x)
+    for coefficient in reversed(_erf_coefficients()):
+        last, earlier = 2 * u * last - earlier + coefficient, last
+    tail = t * torch.exp(last - u * earlier - x * x)
+    return torch.sign(x) * (1 - tail)
+
+
+def _erf_coefficients() -> list[float]:
+    """Return p as a Chebyshev series: that of log(erfc(x) exp(x^2) / t)."""
+
+    def values(u: np.ndarray) -> np.ndarray:
+        t = (u + 1) / 2
+        return np.log(erfcx(2 / t - 2) / t)
+
+    chebyshev: Any = np.polynomial.chebyshev
+    return chebyshev.chebinterpolate(values, _ERF_DEGREE).tolist()

@@ -11,6 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skvae import VAE, AutoencoderTransformer
+from skvae._optimizer import FlatAdamW
 from skvae.outliers import AutoencoderOutlierDetector
 
 VARIANTS = [
@@ -95,6 +96,16 @@ def test_default_stops_before_rare_clusters_are_learned(rows):
     steps = detector.estimator_.max_iter * np.ceil(270 / 128)
     assert detector.estimator_.prior == "normal"
     assert 200 <= steps <= 400
+
+
+@pytest.mark.parametrize("n", [10, 60, 127, 300])
+def test_default_takes_about_300_steps_of_few_rows_too(rows, n, monkeypatch):
+    steps = []
+    step = FlatAdamW.quick_step
+    monkeypatch.setattr(FlatAdamW, "quick_step", lambda o, s: steps.append(step(o, s)))
+    AutoencoderOutlierDetector(random_state=0).fit(rows[0][:n])
+    # It may stop early, and of the rows some are held out.
+    assert 60 <= len(steps) <= 400
 
 
 def test_default_beats_the_reconstruction_error_where_outliers_are_a_cluster():

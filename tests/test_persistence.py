@@ -11,8 +11,11 @@ from skvae import (
     AutoencoderTransformer,
     ConditionalVAE,
     ContractiveAutoencoder,
+    ConvDecoder,
+    ConvEncoder,
     DenoisingAutoencoder,
 )
+from skvae._fused import ACTIVATIONS
 from skvae.persistence import load, save, to_onnx
 
 safetensors = pytest.importorskip("safetensors")
@@ -130,20 +133,69 @@ def test_unknown_part_is_refused(wine, tmp_path):
         to_onnx(model, tmp_path / "x.onnx", which="middle")
 
 
+def _run(model, path, which, rows):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    to_onnx(model, path / f"{which}.onnx", which=which)
+    session = onnxruntime.InferenceSession(str(path / f"{which}.onnx"))
+    (found,) = session.run(None, {session.get_inputs()[0].name: np.array(rows)})
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_exported_graph_computes_transform_and_its_inverse(tmp_path, wine):
-    pytest.importorskip("onnxscript")
-    onnxruntime = pytest.importorskip("onnxruntime")
-    model = VAE(2, max_iter=3, random_state=0, hidden_layer_sizes=(8,)).fit(wine)
-    codes = model.transform(wine)
-    for which, given, expected in (
-        ("encoder", wine, codes),
-        ("decoder", codes, model.inverse_transform(codes)),
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"likelihood": "poisson"},
+        *({"activation": a, "init": "random"} for a in sorted(ACTIVATIONS)),
+    ],
+)
+def test_exported_graph_computes_transform_and_its_inverse(
+    tmp_path, wine, parameters, dtype
+):
+    X = (wine.round() if "likelihood" in parameters else wine).astype(dtype)
+    model = VAE(2, max_iter=3, random_state=0, hidden_layer_sizes=(8,), **parameters)
+    codes = model.fit_transform(X)
+    # What a graph in single precision may lose in either.
+    close = {"rtol": 1e-9, "atol": 1e-9} if dtype == np.float64 else {"rtol": 1e-3}
+    np.testing.assert_allclose(_run(model, tmp_path, "encoder", X), codes, **close)
+    np.testing.assert_allclose(
+        _run(model, tmp_path, "decoder", codes), model.inverse_transform(codes), **close
+    )
+
+
+def test_operators_in_double_precision_are_those_of_torch():
+    import torch
+    from torch.nn import functional as F
+
+    from skvae import persistence
+
+    x = torch.linspace(-40, 40, 8001, dtype=torch.float64)
+    for found, expected in (
+        (persistence._erf(x), torch.erf(x)),
+        (persistence._gelu(x), F.gelu(x)),
+        (persistence._gelu(x, "tanh"), F.gelu(x, approximate="tanh")),
+        (persistence._softplus(x, 3.0, 1e9), F.softplus(x, 3.0, 1e9)),
+        (persistence._elu(x, 0.7), F.elu(x, 0.7)),
+        (persistence._leaky_relu(x, 0.2), F.leaky_relu(x, 0.2)),
     ):
-        path = tmp_path / f"{which}.onnx"
-        to_onnx(model, path, which=which)
-        session = onnxruntime.InferenceSession(str(path))
-        name = session.get_inputs()[0].name
-        (found,) = session.run(None, {name: np.array(given)})
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_convolutions_in_double_precision_are_refused(tmp_path, digits):
+    pytest.importorskip("onnxscript")
+    X = digits[:100]
+    model = AutoencoderTransformer(2, max_iter=1, random_state=0)
+    model.set_params(encoder=ConvEncoder((8, 8)), decoder=ConvDecoder((8, 8)))
+    with pytest.raises(ValueError, match=r"no \['Conv'\] in float64.*np.float32"):
+        to_onnx(model.fit(X), tmp_path / "encoder.onnx")
+    assert not list(tmp_path.iterdir())
+    X = X.astype(np.float32)
+    codes = model.fit_transform(X)
+    found = _run(model, tmp_path, "encoder", X)
+    np.testing.assert_allclose(found, codes, rtol=1e-3, atol=1e-4)

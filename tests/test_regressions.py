@@ -477,3 +477,74 @@ def test_an_infinite_condition_has_no_rows(X):
     model = _quick(ConditionalVAE).fit(X, X[:, 0])
     with pytest.raises(ValueError, match="Input y contains infinity"):
         model.sample(3, y=np.inf)
+
+
+# -- scaling and starts ----------------------------------------------------------------
+def test_moments_in_single_precision_are_scaled():
+    rng = np.random.default_rng(0)
+    seconds = 1.7e9 + np.linspace(0, 1800, 300)
+    X = np.column_stack([seconds, rng.normal(size=300)]).astype(np.float32)
+    scale = _quick(VAE).fit(X).scale_
+    np.testing.assert_allclose(scale, X.std(axis=0, dtype=np.float64), rtol=1e-3)
+    # Below one it may be rounding: such a column is constant.
+    X[:, 0] = 1e6 + 0.1 * rng.normal(size=300)
+    assert _quick(VAE).fit(X).scale_[0] == 1
+
+
+@pytest.mark.parametrize("n", [3, 120])
+@pytest.mark.parametrize("kind", TIED)
+def test_tied_weights_start_at_pca_beyond_the_rank_too(X, kind, n):
+    def model(max_iter, **parameters):
+        return kind(7, max_iter=max_iter, random_state=0, **parameters).fit(X[:n])
+
+    start, untied = model(0, tied_weights=True), model(0)
+    assert start.score(X) == pytest.approx(untied.score(X), abs=1e-7)
+    # None of the components is stuck there.
+    common = {"early_stopping": False, "tied_weights": True}
+    moved = model(3, **common).transform(X) - start.transform(X)
+    assert np.abs(moved).max(axis=0).min() > 1e-3
+
+
+# -- free bits and held-out rows -------------------------------------------------------
+@pytest.mark.parametrize("kind", [VAE, ConditionalVAE])
+@pytest.mark.parametrize("likelihood", ["gaussian", "table"])
+def test_free_bits_come_with_a_normal_prior(X, kind, likelihood):
+    from skvae.priors import NormalPrior
+
+    y = (X[:, 0] > 0).astype(int)
+    model = _quick(kind, likelihood=likelihood, free_bits=0.2).fit(X, y)
+    assert isinstance(model._module.prior, NormalPrior)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"prior": "mixture"}, "free_bits=0.2 needs prior='normal'.*prior='mixture'"),
+        ({"prior": "vamp"}, "free_bits=0.2 needs prior='normal'.*prior='vamp'"),
+        (
+            {"n_importance_samples": 3, "prior": "normal"},
+            "needs n_importance_samples=1.*Got 3",
+        ),
+    ],
+)
+def test_free_bits_without_effect_are_refused(X, parameters, message):
+    with pytest.raises(ValueError, match=message):
+        _quick(VAE, free_bits=0.2, **parameters).fit(X)
+    model = _quick(VAE, warm_start=True, **parameters).fit(X).set_params(free_bits=0.2)
+    with pytest.raises(ValueError, match=message):
+        model.fit(X)
+
+
+def test_free_bits_are_not_forgotten_by_a_warm_start(X):
+    model = _quick(VAE, warm_start=True).fit(X).set_params(free_bits=0.2)
+    with pytest.raises(ValueError, match="The model has prior='mixture'"):
+        model.partial_fit(X)
+
+
+@pytest.mark.parametrize(("fraction", "left"), [(0.999, 0), (0.99, 1)])
+def test_a_fraction_that_leaves_nothing_to_train_on_is_refused(X, fraction, left):
+    message = rf"validation_fraction={fraction} holds .* of 120 rows and leaves {left} "
+    with pytest.raises(ValueError, match=message):
+        _quick(VAE, validation_fraction=fraction).fit(X)
+    model = _quick(VAE, validation_fraction=fraction, early_stopping=False).fit(X)
+    assert model.validation_loss_curve_ is None

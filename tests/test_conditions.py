@@ -1,0 +1,131 @@
+"""Conditions: rows without a label, columns by name, one condition for all rows."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from skvae import ConditionalVAE
+
+
+@pytest.fixture(scope="module")
+def X():
+    X = np.random.default_rng(0).normal(size=(120, 4))
+    X[:, 1] += X[:, 0]
+    return X
+
+
+def _quick():
+    return ConditionalVAE(2, max_iter=2, random_state=0)
+
+
+@pytest.mark.parametrize("gap", [-1, -1.0, None, np.nan])
+@pytest.mark.parametrize("dtype", [float, object])
+def test_labels_may_be_floats_or_objects_and_still_be_missing(X, dtype, gap):
+    y = (X[:, 0] > 0).astype(int) + (X[:, 1] > 0)
+    some = y.astype(dtype)
+    some[::5] = gap
+    model = _quick().fit(X, some)
+    np.testing.assert_array_equal(model.classes_, [0, 1, 2])
+    shares = np.bincount(y[some == y]) / (some == y).sum()
+    np.testing.assert_allclose(model.class_prior_, shares)
+    with pytest.raises(ValueError, match="give a label for each"):
+        model.sample(1, y=-1.0)
+
+
+def test_minus_one_beside_names_is_no_label(X):
+    y = np.where(X[:, 0] > 0, "up", "down").astype(object)
+    y[::5] = -1
+    model = _quick().fit(X, y)
+    assert list(model.classes_) == ["down", "up"]
+
+
+@pytest.mark.parametrize("y", [np.arange(120.0) % 30 - 1, np.arange(120.0) / 4 - 1])
+def test_minus_one_among_many_numbers_is_a_number(X, y):
+    model = _quick().fit(X, y)
+    assert model.classes_ is None
+    assert -1 in model.sample(120, random_state=0)[1]
+
+
+def test_minus_one_of_two_floats_is_a_class(X):
+    model = _quick().fit(X, np.sign(X[:, 0]))
+    np.testing.assert_array_equal(model.classes_, [-1, 1])
+
+
+@pytest.fixture(scope="module")
+def of_two():
+    """Return rows, their two conditions by name, and a model of them."""
+    rng = np.random.default_rng(0)
+    y = pd.DataFrame({"g": rng.choice(["A", "B"], 150), "v": rng.normal(size=150)})
+    X = rng.normal(size=(150, 3)) + 3 * y[["v"]].to_numpy()
+    return X, y, _quick().fit(X, y)
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_columns_of_conditions_go_by_name(of_two, library):
+    X, y, model = of_two
+    given = y if library == "pandas" else pytest.importorskip("polars").from_pandas(y)
+    rows = model.sample(150, y=y, random_state=0)[0]
+    swapped, told = model.sample(150, y=given[["v", "g"]], random_state=0)
+    np.testing.assert_array_equal(swapped, rows)
+    assert list(told.columns) == ["v", "g"]
+    score = model.score(X, given[["v", "g"]])
+    assert score == model.score(X, y) == model.score(X, y.to_numpy())
+
+
+def test_one_condition_for_all_rows(of_two):
+    model = of_two[2]
+    many = pd.DataFrame({"g": ["A"] * 4, "v": [1.0] * 4})
+    rows = model.sample(4, y=many, random_state=0)[0]
+    for one in ({"v": 1, "g": "A"}, many[:1], many[["v", "g"]][:1]):
+        again, told = model.sample(4, y=one, random_state=0)
+        np.testing.assert_array_equal(again, rows)
+        pd.testing.assert_frame_equal(told[["g", "v"]], many)
+    codes = np.zeros((4, 2))
+    np.testing.assert_array_equal(
+        model.inverse_transform(codes, y={"v": 1, "g": "A"}),
+        model.inverse_transform(codes, y=many),
+    )
+
+
+NAMES = r"was fitted with \['g', 'v'\]. Pass these, in any order"
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        ({"v": 1.0}, rf"columns \['v'\], but the model {NAMES}"),
+        ({"v": 1.0, "h": "A"}, NAMES),
+        (pd.DataFrame({"v": [1.0], "h": ["A"]}), NAMES),
+        (pd.DataFrame({"v": [1.0]}), NAMES),
+        ({"v": 1.0, "g": "C"}, r"y\['g'\].*\['C'\]. Known labels are \['A', 'B'\]"),
+        (pd.DataFrame({"v": [1.0], "g": [5]}), r"y\['g'\].*\[5\]. Known labels are"),
+        ({"v": "x", "g": "A"}, "does not fit the types of conditions in fit"),
+        (np.array([["A", "x"]]), r"y\['v'\] holds numbers. Got \['x'\]"),
+        ({"v": [1.0, 2.0], "g": "A"}, r"y\['v'\] must be one value in a dict"),
+        ({"v": None, "g": "A"}, r"y\['v'\] must be one value in a dict. Got None"),
+        ("A", r"1 condition columns.*fitted with 2, \['g', 'v'\]"),
+    ],
+)
+def test_conditions_that_do_not_fit_say_what_is_known(of_two, y, message):
+    with pytest.raises(ValueError, match=message):
+        of_two[2].sample(1, y=y, random_state=0)
+
+
+def test_a_flag_is_not_told_by_a_word(of_two):
+    X, y, _ = of_two
+    model = _quick().fit(X, y.assign(flag=y["v"] > 0))
+    with pytest.raises(ValueError, match=r"\['no'\]. Known labels are \[False, True\]"):
+        model.sample(1, y={"g": "A", "v": 1.0, "flag": "no"})
+
+
+def test_conditions_without_names_go_by_position(of_two):
+    X, y, _ = of_two
+    table = np.column_stack([y["g"] == "A", y["v"]]).astype(float)
+    model = _quick().fit(X, table)
+    rows, told = model.sample(2, y={0: 1.0, 1: 0.5}, random_state=0)
+    np.testing.assert_array_equal(told, [[1.0, 0.5]] * 2)
+    np.testing.assert_array_equal(model.sample(2, y=told, random_state=0)[0], rows)
+    with pytest.raises(ValueError, match=r"fitted with \[0, 1\]"):
+        model.sample(2, y={"a": 1.0, "b": 0.5})
+    with pytest.raises(ValueError, match="one that has no name"):
+        _quick().fit(X, y["g"]).sample(2, y={"g": "A"})
