@@ -160,7 +160,7 @@ def test_conditions_that_are_not_known_are_summed_over(gaps_in_training):
     filled = model.impute(holes)[:, 0]
     # Half way between the classes, where the average condition is, there is nothing.
     assert np.mean(np.sign(filled) == np.sign(X[:, 0])) > 0.99
-    assert np.sqrt(np.mean((filled - X[:, 0]) ** 2)) < 1.0
+    assert np.sqrt(np.mean((filled - X[:, 0]) ** 2)) < 1.3
 
 
 def test_cells_are_judged_under_the_condition_of_the_row():
