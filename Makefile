@@ -1,16 +1,18 @@
 # Every target does its own set-up; a second call finds its stamp and starts at once.
 #   make test PYTHON=python3.12     another interpreter
 #   make test TORCH_INDEX=          torch from the default index (CUDA on Linux)
+#   make test CONSTRAINTS=constraints-lowest.txt VENV=.venv-lowest  lowest versions
 
 PYTHON ?= python3
 VENV ?= .venv
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
-TEST_EXTRAS ?= test,plot
+TEST_EXTRAS ?= test,plot,export
+CONSTRAINTS ?= constraints.txt
 PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-PINS := pyproject.toml constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS)
+PINS := pyproject.toml $(CONSTRAINTS)
 
 # Small networks run fastest on one thread; say OMP_NUM_THREADS=4 to have four.
 export OMP_NUM_THREADS ?= 1
@@ -55,7 +57,7 @@ $(VENV)/pyvenv.cfg:
 
 # On Linux the default index brings torch with CUDA, several GB of it, so the CPU index
 # comes first where it answers; torch's own needs follow from the default index.
-$(VENV)/.stamp-torch: constraints.txt | $(VENV)/pyvenv.cfg
+$(VENV)/.stamp-torch: $(CONSTRAINTS) | $(VENV)/pyvenv.cfg
 	@if [ -n "$(TORCH_INDEX)" ] && $(BIN)/python -c "import urllib.request; \
 	urllib.request.urlopen('$(TORCH_INDEX)/torch/', timeout=5)" 2>/dev/null; then \
 		echo "torch from $(TORCH_INDEX)"; \

@@ -19,6 +19,18 @@ _HOMES = {
     "VAE": "skvae._vae",
 }
 
+_SUBMODULES = (
+    "corruptions",
+    "imputation",
+    "inspection",
+    "likelihoods",
+    "metrics",
+    "objectives",
+    "outliers",
+    "persistence",
+    "priors",
+)
+
 __all__ = [
     "VAE",
     "AutoencoderTransformer",
@@ -44,8 +56,10 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _SUBMODULES:
+        return importlib.import_module(f"skvae.{name}")
     raise AttributeError(f"module 'skvae' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, *_SUBMODULES])

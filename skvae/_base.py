@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -264,7 +264,7 @@ class BaseAutoencoder(
 
     # -- training ----------------------------------------------------------------------
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any = None) -> Any:
+    def fit(self, X: Any, y: Any = None) -> Self:
         """Fit the model to rows.
 
         Parameters
@@ -287,10 +287,11 @@ class BaseAutoencoder(
         """
         with self._all_or_nothing():
             warm = self.warm_start and hasattr(self, "net_")
-            return Fitting(self, X, y, go_on=warm).run()
+            Fitting(self, X, y, go_on=warm).run()
+        return self
 
     @fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X: Any, y: Any = None) -> Any:
+    def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Train on rows for one epoch, from where training stands.
 
         The first call decides scaling, start and network; the step size stays constant
@@ -314,7 +315,8 @@ class BaseAutoencoder(
             If the data or the loss are not finite; the estimator stays as it was.
         """
         with self._all_or_nothing():
-            return Fitting(self, X, y, go_on=hasattr(self, "net_"), partial=True).run()
+            Fitting(self, X, y, go_on=hasattr(self, "net_"), partial=True).run()
+        return self
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:

@@ -107,8 +107,8 @@ class Fitting:
         self.go_on = go_on
         self.partial = partial
 
-    def run(self) -> Any:
-        """Fit the estimator and return it."""
+    def run(self) -> None:
+        """Fit the estimator."""
         est = self.estimator
         self.recipe = est._recipe()
         self._check_parameters()
@@ -150,7 +150,6 @@ class Fitting:
             y=self._hook_y,
             reconstruction_attributes=dict,
         )
-        return est
 
     @property
     def _own_networks(self) -> list[str]:

@@ -92,8 +92,12 @@ class QualityReportDisplay:
         self : QualityReportDisplay
             With `figure_` and `axes_` set.
         """
-        import matplotlib.pyplot as plt
-
+        try:
+            import matplotlib.pyplot as plt
+        except ImportError as error:
+            raise ImportError(
+                "This needs matplotlib: pip install 'skvae[plot]'."
+            ) from error
         if axes is None:
             _, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
         columns, pairs = axes

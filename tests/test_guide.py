@@ -12,7 +12,7 @@ if not GUIDE:
     pytest.skip("docs/user_guide is not beside tests/", allow_module_level=True)
 PAGES = [
     page
-    for page in [ROOT / "README.md", *GUIDE]
+    for page in [ROOT / "README.md", ROOT / "docs/index.md", *GUIDE]
     if "```python" in page.read_text(encoding="utf-8")
 ]
 

@@ -160,7 +160,8 @@ class TimeColumn:
         """Return moments without a zone, or durations, as cells of the column."""
         if self.zone is None:
             return moments
-        return moments.dt.tz_localize("UTC").dt.tz_convert(self.zone)
+        # A copy: pandas 2 warns of writing to what a method of `dt` returned.
+        return moments.dt.tz_localize("UTC").dt.tz_convert(self.zone).copy()
 
     @property
     def is_discrete(self) -> bool:
