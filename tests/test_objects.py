@@ -2,6 +2,7 @@
 
 import datetime
 import decimal
+import pickle
 
 import numpy as np
 import pandas as pd
@@ -114,3 +115,20 @@ def test_infinite_objects_are_refused(visits):
     frame = visits.assign(net=[decimal.Decimal("Infinity"), *visits["net"][1:]])
     with pytest.raises(ValueError, match="'net' contains infinity"):
         VAE(max_iter=1, random_state=0).fit(frame)
+
+
+@pytest.mark.parametrize("storage", ["python", "pyarrow"])
+@pytest.mark.parametrize("kind", ["str", "string"])
+def test_text_comes_back_as_it_was_stored(kind, storage):
+    if kind == "str" and not hasattr(pd.StringDtype("python"), "na_value"):
+        pytest.skip("text with NaN came with pandas 2.3")
+    missing = {"na_value": np.nan} if kind == "str" else {}
+    dtype = pd.StringDtype(storage, **missing)
+    text = pd.Series(["a", "b", None, "a"] * 20, dtype=dtype)
+    frame = pd.DataFrame({"text": text, "level": text.astype("category")})
+    model = VAE(1, max_iter=1, random_state=0).fit(frame)
+    for made in (model, pickle.loads(pickle.dumps(model))):
+        rows = made.sample(5, random_state=0)
+        assert rows["text"].dtype == dtype
+        assert rows["text"].dtype.storage == storage
+        assert rows["level"].cat.categories.dtype.storage == storage

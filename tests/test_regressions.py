@@ -1,5 +1,6 @@
 """One test for each mistake found by reading or using the package."""
 
+import sys
 import warnings
 
 import numpy as np
@@ -548,3 +549,25 @@ def test_a_fraction_that_leaves_nothing_to_train_on_is_refused(X, fraction, left
         _quick(VAE, validation_fraction=fraction).fit(X)
     model = _quick(VAE, validation_fraction=fraction, early_stopping=False).fit(X)
     assert model.validation_loss_curve_ is None
+
+
+# -- what a newcomer meets -------------------------------------------------------------
+def test_submodules_come_with_the_package():
+    import skvae
+
+    assert skvae.metrics.shape_errors is not None
+    assert {"metrics", "priors", "VAE"} <= set(dir(skvae))
+    with pytest.raises(AttributeError, match="has no attribute 'metric'"):
+        skvae.metric  # noqa: B018
+
+
+def test_a_drawing_without_matplotlib_says_what_to_install(X, monkeypatch):
+    from skvae.inspection import QualityReportDisplay
+    from skvae.metrics import QualityReport
+
+    rows = pd.DataFrame(X, columns=list("abcd")[: X.shape[1]])
+    report = QualityReport(rows[:60], rows[60:], rows[:60].copy(), random_state=0)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    with pytest.raises(ImportError, match=r"pip install 'skvae\[plot\]'"):
+        QualityReportDisplay.from_report(report).plot()

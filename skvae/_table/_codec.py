@@ -24,6 +24,7 @@ from skvae._table._frames import (
     pandas_type,
     polars_like,
     to_pandas,
+    type_name,
 )
 from skvae._table._gaps import Gap, find_gaps, missing_starts, plain
 from skvae._table._given import known_of_fixed
@@ -117,7 +118,7 @@ class TableCodec(CodeLayout):
         if len(set(self.names)) < len(self.names):
             raise ValueError(f"Expected unique column names, got {self.names}.")
         kinds = X.dtypes if self.library else [np.asarray(X).dtype] * frame.shape[1]
-        self.dtypes = [str(t) for t in kinds]
+        self.dtypes = [type_name(t) for t in kinds]
         self.categories = declared_categories(frame)
         declared = declared_features(frame, self.categorical_features)
         self.forms = object_forms(frame, declared)
@@ -470,7 +471,7 @@ class TableCodec(CodeLayout):
         if isinstance(column, TimeColumn):
             values = column.as_they_came(values)
         if known is not None:
-            levels = pd.Index(known["values"]).astype(known["dtype"])
+            levels = pd.Index(known["values"]).astype(pandas_type(known["dtype"]))
             kind = pd.CategoricalDtype(levels, ordered=known["ordered"])
             return pd.Series(values, dtype=object).astype(kind)
         if isinstance(values, pd.Series) and self.library == "polars":

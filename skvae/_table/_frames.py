@@ -94,8 +94,17 @@ def _polars_dtype(name: str, values: pd.Series) -> Any:
     return getattr(pl, base)
 
 
+def type_name(dtype: Any) -> str:
+    """Return the name of a column type, of pandas text with how it is stored."""
+    if not isinstance(dtype, pd.StringDtype):
+        return str(dtype)
+    return f"{dtype}({dtype.storage})"
+
+
 def pandas_type(name: str) -> Any:
     """Return the pandas type of a name, also where pandas itself cannot tell it."""
+    if name.startswith(("str(", "string(")):
+        return _text_type(*name.rstrip(")").split("("))
     if not name.endswith("[pyarrow]"):
         return name
     import pyarrow as pa
@@ -111,6 +120,15 @@ def pandas_type(name: str) -> Any:
         kinds = (pa.type_for_alias(parts[name]) for name in ("indices", "values"))
         return pd.ArrowDtype(pa.dictionary(*kinds, ordered=parts["ordered"] == "1"))
     return name
+
+
+def _text_type(kind: str, storage: str) -> Any:
+    # Missing is NaN in the one and pd.NA in the other.
+    missing = {"na_value": np.nan} if kind == "str" else {}
+    try:
+        return pd.StringDtype(storage, **missing)
+    except ImportError:  # Stored where pyarrow is, and loaded where it is not.
+        return kind
 
 
 def has_categories(X: Any) -> bool:
@@ -236,7 +254,7 @@ class Container:
         library = library_of(X)
         if library is None:
             return cls(None, [], [])
-        return cls(library, list(X.columns), [str(t) for t in X.dtypes])
+        return cls(library, list(X.columns), [type_name(t) for t in X.dtypes])
 
     @property
     def is_frame(self) -> bool:
@@ -365,7 +383,7 @@ def declared_categories(frame: pd.DataFrame) -> list[dict[str, Any] | None]:
         {
             "values": frame[name].cat.categories.tolist(),
             "ordered": bool(frame[name].cat.ordered),
-            "dtype": str(frame[name].cat.categories.dtype),
+            "dtype": type_name(frame[name].cat.categories.dtype),
         }
         if isinstance(frame[name].dtype, pd.CategoricalDtype)
         else None
