@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skvae._table._dependence import Derived
+from skvae._table._dependence import Derived, follow
 from skvae._table._digits import rounded
 from skvae._table._draft import Draft
 from skvae._table._gaps import spread_of
@@ -236,7 +236,7 @@ def add_up(sums: list[Sum], derived: list[Derived], draft: Draft) -> None:
         exact = {j: np.where(known[j], own, values[j]) for j, own in cells.items()}
         rest = entry.rest(exact)
         waiting &= ~np.isnan(rest)
-        for wanted in (_likely(entry, rest), *_around(entry.rests, rest)):
+        for wanted in (likely(entry, rest), *_around(entry.rests, rest)):
             for j, sign in entry.effects:
                 column = draft.column(j)
                 low, high = column.extent
@@ -248,7 +248,8 @@ def add_up(sums: list[Sum], derived: list[Derived], draft: Draft) -> None:
     for follower in following:
         j, parent = follower.child, follower.parent
         moved = values[parent] != before[parent]
-        new = _followed(follower, draft)
+        source, column = draft.column(parent), draft.column(j)
+        new = follow(follower, source, column, values[parent])
         values[j] = np.where(moved & ~np.isnan(values[parent]), new, values[j])
 
 
@@ -264,18 +265,7 @@ def _told_by_followers(following: list[Derived], draft: Draft) -> dict[int, pd.S
     return fixed
 
 
-def _followed(entry: Derived, draft: Draft) -> np.ndarray:
-    """Return the numbers that follow from those of another column."""
-    source, column = draft.column(entry.parent), draft.column(entry.child)
-    parent = draft.values[entry.parent]
-    codes = source.encode(parent)
-    ranks = np.full(len(parent), 0.5)
-    if entry.direction:
-        ranks = np.nan_to_num(entry.turned(source.ranks(parent, codes)))
-    return column.draw(np.asarray(entry.codes)[codes], ranks)
-
-
-def _likely(entry: Sum, values: np.ndarray) -> np.ndarray:
+def likely(entry: Any, values: np.ndarray) -> np.ndarray:
     """Return rests that are near to values, as far as rests spread, and frequent."""
     weight = np.log(entry.shares)
     at = np.searchsorted(np.cumsum(entry.shares), [0.1, 0.9])
