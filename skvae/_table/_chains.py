@@ -20,14 +20,16 @@ from skvae._table._gaps import Gap, spread_of
 from skvae._table._products import Product, half_a_unit, rate_of
 from skvae._table._sums import Sum
 
-# Columns that are tried at most, rows that candidates are screened and judged by.
-_MAX_COLUMNS, _SCREENED, _ROWS = 64, 24, 8192
+# Columns that are tried at most, and rows that candidates are judged by. Some rows, of
+# which so many may be otherwise, rule most of them out; most cells of those are known.
+_MAX_COLUMNS, _ROWS = 64, 8192
+_SCREENED, _MIN_TOLD = ((12, 1), (240, 6)), 0.2
 # Share of rows that may be otherwise, also where a part of a sum is not zero; values a
 # column needs to be told, and rows that a part needs to tell it.
 _EXCEPTIONS, _EXCEPTIONS_OF_PART, _MIN_VALUES, _MIN_ROWS = 0.01, 0.05, 10, 50
-_MIN_SHARE, _SURE = 0.05, 0.999
+_MIN_SHARE, _MIN_COUNTING, _SURE = 0.05, 0.5, 0.999
 # Columns whose sums are compared to those of others, times that, and relative error.
-_MAX_IN_SUMS, _DRAWS, _ERROR = 32, 3, 1e-9
+_MAX_IN_SUMS, _DRAWS, _ROWS_OF_SUMS, _ERROR = 32, 3, 12, 1e-9
 # Formulas that follow from others, of which known cells may make use.
 _MAX_HINTS = 32
 # In this order formulas get a column to tell: those that leave no choice come first.
@@ -100,8 +102,12 @@ def find_candidates(numbers: Numbers) -> list[Candidate]:
     if len(numbers.cells) < 2 or len(numbers.cells) > _MAX_COLUMNS:
         return []
     with np.errstate(all="ignore"):
-        found = [*_rates(numbers), *_of_pairs(numbers), *_of_four(numbers)]
-    return found
+        rates = list(_rates(numbers))
+        # What repeats a column adds nothing to it.
+        same = {c.forms[0].child for c in rates if c.forms[0].rate == 1}
+        cells = {j: own for j, own in numbers.cells.items() if j not in same}
+        rest = replace(numbers, cells=cells)
+        return [*rates, *_of_pairs(rest), *_of_four(rest)]
 
 
 def _rates(numbers: Numbers) -> Iterator[Candidate]:
@@ -190,24 +196,34 @@ def _length(rate: float) -> int:
 def _possible(
     numbers: Numbers, child: int, inputs: Sequence[tuple[int, ...]], way: Any
 ) -> list[tuple[int, ...]]:
-    """Return the inputs that some rows do not rule out."""
+    """Return the inputs that some rows, and then more of them, do not rule out."""
     cells = numbers.cells[child]
     known = np.flatnonzero(~np.isnan(cells) & (cells != 0))
-    rows = np.random.default_rng(0).choice(known, min(_SCREENED, len(known)), False)
-    if not inputs:
-        return []
-    some = cells[rows][:, None]
-    half = half_a_unit(numbers.columns[child], some)
+    order = np.random.default_rng(0).permutation(known)
     places = {j: k for k, j in enumerate(numbers.cells)}
-    table = np.column_stack([own[rows] for own in numbers.cells.values()])
-    place = np.array([[places[j] for j in own] for own in inputs]).T
-    given = way([table[:, k] for k in place])
-    ends = np.sort([(some - half) / given, (some + half) / given], axis=0)
-    low = np.where(np.isfinite(ends[0]), ends[0], -np.inf)
-    high = np.where(np.isfinite(ends[1]), ends[1], np.inf)
-    # One row may be otherwise.
-    fits = np.sort(low, axis=0)[-2] <= np.sort(high, axis=0)[1]
-    return [inputs[k] for k in np.flatnonzero(fits).tolist()]
+    left = np.array([[places[j] for j in own] for own in inputs]).T
+    for n_rows, n_slips in _SCREENED:
+        if not left.size:
+            return []
+        rows = order[:n_rows]
+        table = np.column_stack([own[rows] for own in numbers.cells.values()])
+        given = way([table[:, k] for k in left])
+        some = cells[rows][:, None]
+        half = half_a_unit(numbers.columns[child], some)
+        first, second = (some - half) / given, (some + half) / given
+        low, high = np.minimum(first, second), np.maximum(first, second)
+        told = np.isfinite(low)
+        low, high = np.where(told, low, -np.inf), np.where(told, high, np.inf)
+        last = len(rows) - 1 - n_slips
+        fits = (
+            np.partition(low, last, axis=0)[last]
+            <= np.partition(high, n_slips, axis=0)[n_slips]
+        )
+        # Rows in which a cell is missing rule nothing out.
+        fits &= told.sum(axis=0) > _MIN_TOLD * len(rows)
+        left = left[:, fits]
+    own = list(numbers.cells)
+    return [tuple(own[k] for k in place) for place in left.T.tolist()]
 
 
 def _judged(numbers: Numbers, formula: Formula) -> Formula | None:
@@ -226,8 +242,17 @@ def _judged(numbers: Numbers, formula: Formula) -> Formula | None:
             beside = (numbers.cells[j] != 0) & ~np.isnan(given + cells)
             if not agrees[beside].mean() >= 1 - _EXCEPTIONS_OF_PART:
                 return None
-        return formula
+            half = half_a_unit(numbers.columns[formula.child], cells[beside])
+            counts = np.abs(formula.rate * numbers.cells[j][beside]) > 2 * half
+            if not counts.mean() > _MIN_COUNTING:
+                return None
+        return formula if _is_round(formula.rate) else None
     return replace(formula, rate=rate)
+
+
+def _is_round(rate: float) -> bool:
+    """Tell whether a rate or its inverse has few digits: a mean of three has."""
+    return any(float(f"{own:.2e}") == float(f"{own:.8e}") for own in (rate, 1 / rate))
 
 
 def _agrees(numbers: Numbers, formula: Formula) -> np.ndarray:
@@ -248,15 +273,21 @@ def _of_four(numbers: Numbers) -> Iterator[Candidate]:
     own = list(numbers.cells)
     table = np.column_stack([numbers.cells[j] for j in own])
     table = table[~np.isnan(table).any(axis=1)]
+    table = np.random.default_rng(0).permutation(table)
     if not 4 <= len(own) <= _MAX_IN_SUMS or len(table) < _MIN_ROWS:
         return
     rng = np.random.default_rng(0)
     found: set[tuple[tuple[int, ...], tuple[int, ...]]] = set()
     for _ in range(_DRAWS):
         # Equal sums of columns are equal sums of some of their rows.
-        rows = rng.choice(len(table), _SCREENED // 2, False)
+        rows = rng.choice(len(table), _ROWS_OF_SUMS, False)
         found |= set(_equal_sums(rng.standard_normal(len(rows)) @ table[rows]))
+    some = table[: _SCREENED[-1][0]]
+    error = _ERROR * np.abs(some).max(axis=1)
     for left, right in sorted(found):
+        off = some[:, left].sum(axis=1) - some[:, right].sum(axis=1)
+        if (np.abs(off) > error).mean() > 2 * _EXCEPTIONS:
+            continue
         columns = [own[i] for i in (*left, *right)]
         signs = dict(zip(columns, (*[1] * len(left), *[-1] * len(right)), strict=True))
         total = max(columns[: len(left)], key=numbers.spread)
