@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -190,8 +190,17 @@ class Rules:
         follow_dates(self.date_parts, draft)
         follow_keys(self.lookups, draft)
         multiply(self.products, draft)
+        self._meet_known(draft)
         add_up(self.sums, self.derived, draft)
         settle(self.formulas, self.hints, self.derived, draft)
+
+    def _meet_known(self, draft: Draft) -> None:
+        """Try more than one factor, where a known product needs that."""
+        made = [entry.columns for entry in self.products]
+        if any(not draft.is_open(j).all() for own in made for j in own):
+            forms = [candidate_of(entry).forms[0] for entry in self.products]
+            forms = [replace(form, movable=form.inputs) for form in forms]
+            settle(forms, [], self.derived, draft)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the rules as plain values, those of codes apart."""
