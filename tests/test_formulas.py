@@ -190,3 +190,16 @@ def test_numbers_on_request_enter_formulas_by_value():
     model = VAE(max_iter=2, random_state=0).fit(frame)
     rows = model.sample(50, given={"price": 5.0}, random_state=0)
     np.testing.assert_allclose(rows["net"], 5 * rows["q"])
+
+
+def test_a_price_that_is_looked_up_is_a_factor_and_stays():
+    rng = np.random.default_rng(0)
+    prices = (rng.gamma(3, 10, 400) + 1).round(2)
+    item, q = rng.integers(0, 400, 3000), rng.integers(1, 12, 3000)
+    frame = pd.DataFrame({"item": 1000 + 7 * item, "price": prices[item], "q": q})
+    frame["net"] = (frame["price"] * q).round(2)
+    frame["price_usd"] = (1.1 * frame["price"]).round(2)
+    frame["cents"] = (100 * frame["net"]).round().astype(int)
+    drawn = _shuffled(frame)
+    _assert_kept(drawn, "net", "cents", "price_usd")
+    assert (prices[(drawn["item"] - 1000) // 7] == drawn["price"]).all()

@@ -157,9 +157,16 @@ class Rules:
         links = [e for e in self.derived if numbers.cells.keys() >= {*_pair(e)}]
         told = [*self.derived, *self.lookups]
         firm = {j for e in told if not numeric >= {*_pair(e)} for j in _pair(e)}
-        chain, left = ordered(candidates, gaps, links, firm)
         old = {frozenset(rule.columns) for rule in rules}
-        self.formulas, own = connected(chain, old)
+        while True:
+            chain, left = ordered(candidates, gaps, links, firm)
+            self.formulas, own = connected(chain, old)
+            # What is looked up, or tells that, stays as it is.
+            apart = [e for e in self.lookups if not own >= {*_pair(e)}]
+            bound = {j for e in apart for j in _pair(e) if j in own} - firm
+            if not bound:
+                break
+            firm |= bound
         self.hints = as_hints(left, self.formulas)
         self.sums = [e for e in self.sums if e.total not in own]
         self.products = [e for e in self.products if e.child not in own]
