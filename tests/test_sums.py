@@ -217,6 +217,28 @@ def test_drawn_fills_add_up_whatever_is_missing(bills, model):
     assert _rest(rows).isin([0, 2.5, 4]).mean() > 0.9
 
 
+def test_parts_give_way_together_where_one_cannot(bills):
+    # The taxi has one decimal, and two amounts are open.
+    rng = np.random.default_rng(0)
+    frame = bills.drop(columns="day").astype(float)
+    codec = TableCodec().fit(frame)
+    open_ = frame.mask(rng.random(frame.shape) < 0.5)
+    known = codec.known(open_, codec.encode(frame))
+    codes = codec.encode(frame)
+    for j in range(codes.shape[1]):
+        codes[:, j] = rng.permutation(codes[:, j])
+    drawn = codec.decode(codes, rng, known=known)
+    filled = open_.fillna(drawn)
+    some = open_[["total", "tip", "meal", "taxi"]].isna().any(axis=1)
+    assert _rest(filled)[some].isin([0, 2.5, 4]).mean() > 0.98
+
+
+def test_a_total_follows_its_parts_out_of_its_range(bills, model):
+    rows = bills.head(20).assign(meal=900.0, total=np.nan)
+    filled = model.impute(rows, random_state=0)
+    assert _rest(filled).isin([0, 2.5, 4]).all()
+
+
 def test_rows_on_request_add_up(bills):
     model = VAE(3, max_iter=10, random_state=0).fit(bills)
     for asked in ({"total": 40.0}, {"meal": 20.0, "tip": 2.0}, {"day": "mon"}):

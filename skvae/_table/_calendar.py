@@ -23,6 +23,8 @@ from skvae._table._gaps import known_first, plain
 _PARTS = ("year", "quarter", "month", "day_of_week", "day", "hour")
 # What a known cell counts beside a drawn one.
 _KNOWN = 100
+# Days or hours of the training range that are tried at most.
+_MAX_TRIALS = 200_000
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,9 @@ def _codes_of_keys(
 
 
 def move_dates(parts: list[DatePart], draft: Draft) -> None:
-    """Move drawn dates within their bins to where the columns they tell agree.
+    """Move drawn dates to where the columns they tell agree.
+
+    They stay within their bins unless no date there has what is known.
 
     Parameters
     ----------
@@ -145,6 +149,7 @@ def move_dates(parts: list[DatePart], draft: Draft) -> None:
             moved = _best(moved, _same_bin(moved, column), column, wanted, rows)
             if not column.numeric.discrete and any(e.part == "hour" for e in own):
                 moved = _best(moved, _same_day(moved, column), column, wanted, rows)
+            moved = _anywhere(moved, column, wanted, rows)
             moments.iloc[rows] = moved.array
             draft.values[parent] = moments
 
@@ -233,3 +238,89 @@ def _same_day(moments: pd.Series, column: Any) -> Iterator[pd.Series]:
     for hours in range(-23, 24):
         trial = moments + pd.Timedelta(hours=hours)
         yield trial.dt.as_unit(column.unit)
+
+
+def _anywhere(
+    moments: pd.Series, column: Any, wanted: list[Any], rows: np.ndarray
+) -> pd.Series:
+    """Return dates that agree with what is known, where those of the bin do not.
+
+    Of the dates of the training range the nearest of those that agree most.
+    """
+    firm = [
+        (entry, codes, counts * (counts == _KNOWN)) for entry, codes, counts in wanted
+    ]
+    most = sum(counts[rows] for _, _, counts in firm)
+    far = np.flatnonzero(_score(moments, firm, rows) < most)
+    if not len(far):
+        return moments
+    hourly = any(entry.part == "hour" for entry, _, _ in wanted)
+    unit = "h" if hourly else "D"
+    trials = _trials(column, unit)
+    own = _clock(moments.iloc[far])
+    found = _nearest(trials, column, wanted, rows[far], own)
+    if not column.is_discrete:
+        found = found + (own - own.dt.floor(unit))
+    steps = column.steps(_of_clock(found, column))
+    new = column.dates(np.clip(steps, *column.numeric.extent))
+    before = moments.iloc[far].reset_index(drop=True)
+    better = _score(new, wanted, rows[far]) > _score(before, wanted, rows[far])
+    moved = moments.copy()
+    moved.iloc[far] = before.where(~better, new).array
+    return moved
+
+
+def _trials(column: Any, unit: str) -> pd.Series:
+    """Return dates of training, or all days or hours if values are drawn between them.
+
+    They are what a clock in their zone shows.
+    """
+    some = _clock(column.dates(np.unique(column.numeric.knots))).sort_values()
+    length = (some.iloc[-1] - some.iloc[0]) // pd.Timedelta(1, unit)
+    if column.is_discrete or length > _MAX_TRIALS:
+        return some
+    first, last = some.iloc[0].floor(unit), some.iloc[-1].floor(unit)
+    return pd.Series(pd.date_range(first, last, freq=unit, unit=column.unit))
+
+
+def _nearest(
+    trials: pd.Series,
+    column: Any,
+    wanted: list[Any],
+    rows: np.ndarray,
+    own: pd.Series,
+) -> pd.Series:
+    """Return, of dates to try, those that agree most with rows; the nearest of them."""
+    dates = _of_clock(trials, column)
+    told = [entry.told(dates) for entry, _, _ in wanted]
+    asked = [own for _, codes, counts in wanted for own in (codes[rows], counts[rows])]
+    patterns, group = np.unique(np.column_stack(asked), axis=0, return_inverse=True)
+    both = (moments.dt.as_unit(column.unit) for moments in (trials, own))
+    stamps, at = (moments.to_numpy().view(np.int64) for moments in both)
+    found = np.zeros(len(rows), dtype=np.int64)
+    for k, pattern in enumerate(patterns.reshape(len(patterns), -1, 2)):
+        agreeing = [
+            count * (codes == code)
+            for codes, (code, count) in zip(told, pattern, strict=True)
+        ]
+        score = np.sum(agreeing, axis=0)
+        best, here = stamps[score == score.max()], np.flatnonzero(group.ravel() == k)
+        after = np.searchsorted(best, at[here]).clip(1, max(len(best) - 1, 1))
+        pair = best[np.minimum([after - 1, after], len(best) - 1)]
+        closest = np.abs(pair - at[here]).argmin(axis=0)
+        found[here] = pair[closest, np.arange(len(here))]
+    return pd.Series(found.view(f"M8[{column.unit}]"))
+
+
+def _clock(moments: pd.Series) -> pd.Series:
+    """Return what a clock shows at moments, in their zone."""
+    return moments.dt.tz_localize(None).reset_index(drop=True)
+
+
+def _of_clock(shown: pd.Series, column: Any) -> pd.Series:
+    """Return the moments at which a clock in the zone of a column shows that."""
+    if column.zone is None:
+        return shown.dt.as_unit(column.unit)
+    first = np.ones(len(shown), dtype=bool)
+    moments = shown.dt.tz_localize(column.zone, first, "shift_forward")
+    return moments.dt.as_unit(column.unit)

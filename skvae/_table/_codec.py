@@ -130,6 +130,7 @@ class TableCodec(CodeLayout):
         self.gaps, self.joint = [], []
         cells = [self.cells(frame, j) for j in range(len(self.columns))]
         self.gaps = find_gaps(self.columns, cells)
+        came = list(cells)
         for j in (gap.child for gap in self.gaps):
             cells[j] = self.cells(frame, j)
             difference = pd.Series(cells[j])
@@ -144,7 +145,7 @@ class TableCodec(CodeLayout):
         self.joint, self.derived = find_joint(codes, self.missing_code, self.derived)
         self.exclusions = self._find_exclusions(self.with_joint(codes))
         self.rules = Rules.find(
-            self.columns, cells, codes, self.gaps, self.derived, self.joint
+            self.columns, cells, codes, self.gaps, self.derived, self.joint, came
         )
         self.exclusions += crossing_codes(
             self.rules.orders, self.columns, self.offsets, len(codes)

@@ -173,3 +173,38 @@ def told_ranks(
         if entry.parent in told:
             told[entry.child] = entry.turned(told[entry.parent])
     return told
+
+
+def follow(entry: Derived, source: Any, column: Any, values: np.ndarray) -> Any:
+    """Return the numbers that follow from those of another column.
+
+    Parameters
+    ----------
+    entry : Derived
+        How the codes of one follow from those of the other.
+    source, column : NumericColumn
+        The column that determines the other, and that one.
+    values : ndarray of shape (n_rows,)
+        Values of the first.
+    """
+    codes = source.encode(values)
+    ranks = np.full(len(values), 0.5)
+    if entry.direction:
+        ranks = np.nan_to_num(entry.turned(source.ranks(values, codes)))
+    return column.draw(np.asarray(entry.codes)[codes], ranks)
+
+
+def follow_back(
+    entry: Derived, source: Any, column: Any, values: np.ndarray
+) -> np.ndarray:
+    """Return numbers of the column that determines another, from those of that one.
+
+    The two rise or fall together; between training values they do so in straight lines.
+    """
+    codes = np.asarray(entry.codes)[: len(source.low)]
+    knots = column.knots[codes]
+    x, first = np.unique(
+        knots if entry.direction > 0 else knots[:, ::-1], return_index=True
+    )
+    found = np.interp(values, x, source.knots.ravel()[first])
+    return np.asarray(source.digits.written(found, source.encode(found)))

@@ -39,6 +39,11 @@ class Product:
     factors: list[int]
     rate: float
 
+    @property
+    def columns(self) -> list[int]:
+        """The column and its factors."""
+        return [self.child, *self.factors]
+
     def to_dict(self) -> dict[str, Any]:
         """Return the product as plain values."""
         return asdict(self)
@@ -76,7 +81,7 @@ def find_products(
         near = [rest[i] for i in np.flatnonzero(np.abs(slopes[k] - 1) < _OFF)]
         taken = {entry.child for entry in first}
         if j in children and 2 <= len(near) <= _MAX_FACTORS and taken.isdisjoint(near):
-            rate = _rate(
+            rate = rate_of(
                 columns[j], cells[j], np.prod([cells[i] for i in near], axis=0)
             )
             if rate is not None and set(near) <= factors:
@@ -104,32 +109,36 @@ def _proportional(
             if i == j or j in found or i in found:
                 continue
             if j in children and i in factors:
-                rate = _rate(columns[j], cells[j], cells[i])
+                rate = rate_of(columns[j], cells[j], cells[i])
                 if rate is not None:
                     found[j] = Product(j, [i], rate)
     return list(found.values())
 
 
-def _rate(column: Any, cells: np.ndarray, product: np.ndarray) -> float | None:
+def rate_of(column: Any, cells: np.ndarray, product: np.ndarray) -> float | None:
     """Return the rate of which cells are the rounded product, None if there is none."""
     known = ~(np.isnan(cells) | np.isnan(product))
-    if known.sum() < _MIN_ROWS:
-        return None
     cells, product = cells[known], product[known]
-    half = _half_a_unit(column, cells)
+    tells = product != 0
+    if tells.sum() < _MIN_ROWS:
+        return None
+    half = half_a_unit(column, cells)
+    off, own, given = half[tells], cells[tells], product[tells]
+    with np.errstate(over="ignore", invalid="ignore"):
+        ends = np.sort([(own - off) / given, (own + off) / given], axis=0)
     # Most rows leave the rate a range; a few slips do not count.
-    low = np.quantile((cells - half) / product, 1 - _EXCEPTIONS)
-    high = np.quantile((cells + half) / product, _EXCEPTIONS)
+    low = np.quantile(ends[0], 1 - _EXCEPTIONS)
+    high = np.quantile(ends[1], _EXCEPTIONS)
     if low > high:
         return None
     middle = low / 2 + high / 2
     rounded = (float(np.round(middle, d)) for d in range(_MAX_DECIMALS + 1))
-    rate = next((r for r in rounded if low <= r <= high and r > 0), float(middle))
+    rate = next((r for r in rounded if low <= r <= high and r != 0), float(middle))
     agrees = np.abs(rate * product - cells) <= half * (1 + 1e-6)
     return rate if agrees.mean() >= 1 - _EXCEPTIONS else None
 
 
-def _half_a_unit(column: Any, cells: np.ndarray) -> np.ndarray:
+def half_a_unit(column: Any, cells: np.ndarray) -> np.ndarray:
     """Return how far numbers of a column are from what they were rounded from."""
     error = _ERROR * np.abs(cells)
     if column.decimals is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,17 @@ from skvae._table._calendar import (
     follow_dates,
     move_dates,
 )
+from skvae._table._chains import (
+    Numbers,
+    as_hints,
+    candidate_of,
+    connected,
+    find_candidates,
+    ordered,
+)
 from skvae._table._dependence import Derived
 from skvae._table._draft import Draft
+from skvae._table._formulas import Formula, settle
 from skvae._table._gaps import Gap, close_gaps
 from skvae._table._joint import JointColumn
 from skvae._table._lookups import Lookup, choose_keys, find_lookups, follow_keys
@@ -29,6 +38,8 @@ _KINDS: dict[str, Any] = {
     "lookups": Lookup,
     "products": Product,
     "orders": Order,
+    "formulas": Formula,
+    "hints": Formula,
 }
 
 
@@ -52,6 +63,10 @@ class Rules:
         Columns that are products of others.
     orders : list of Order
         Columns that are nowhere below another one.
+    formulas : list of Formula
+        Columns of numbers that others tell, where one has a part in several rules.
+    hints : list of Formula
+        Formulas that follow from those.
     """
 
     gaps: list[Gap] = field(default_factory=list)
@@ -61,6 +76,8 @@ class Rules:
     lookups: list[Lookup] = field(default_factory=list)
     products: list[Product] = field(default_factory=list)
     orders: list[Order] = field(default_factory=list)
+    formulas: list[Formula] = field(default_factory=list)
+    hints: list[Formula] = field(default_factory=list)
 
     @classmethod
     def find(
@@ -71,6 +88,7 @@ class Rules:
         gaps: list[Gap],
         derived: list[Derived],
         joint: list[JointColumn],
+        came: list[Any],
     ) -> Rules:
         """Find the rules that training rows keep to.
 
@@ -88,6 +106,8 @@ class Rules:
             Columns whose codes follow from those of another one.
         joint : list of JointColumn
             Patterns of several columns.
+        came : list of array-like
+            The training cells before differences were taken.
 
         Returns
         -------
@@ -111,10 +131,46 @@ class Rules:
         free_children = free - _children(own.lookups) - totals
         factors = free - own.sum_columns
         own.products = find_products(columns, cells, free_children, factors)
+        own._find_chain(columns, came, patterns)
         told = [*derived, *own.lookups, *gaps, *own.products, *own.date_parts]
+        told += own.formulas
         bound = _children(told) | own.sum_columns | patterns
         own.orders = find_orders(columns, cells, bound)
         return own
+
+    def _find_chain(
+        self, columns: list[Any], cells: list[Any], patterns: set[int]
+    ) -> None:
+        """Find numbers with a part in several rules; their formulas replace these."""
+        ends = {gap.child: gap.column for gap in self.gaps}
+        columns = [ends.get(j, column) for j, column in enumerate(columns)]
+        numeric = {j for j, own in enumerate(columns) if own.kind == "numeric"}
+        numbers = Numbers.of(
+            columns, cells, numeric - patterns - _children(self.date_parts)
+        )
+        candidates = find_candidates(numbers)
+        if not candidates:
+            return
+        rules: list[Sum | Product] = [*self.sums, *self.products]
+        candidates += [candidate_of(rule) for rule in rules]
+        gaps = [gap for gap in self.gaps if gap.child in numbers.cells]
+        links = [e for e in self.derived if numbers.cells.keys() >= {*_pair(e)}]
+        told = [*self.derived, *self.lookups]
+        firm = {j for e in told if not numeric >= {*_pair(e)} for j in _pair(e)}
+        old = {frozenset(rule.columns) for rule in rules}
+        while True:
+            chain, left = ordered(candidates, gaps, links, firm)
+            self.formulas, own = connected(chain, old)
+            # What is looked up, or tells that, stays as it is.
+            apart = [e for e in self.lookups if not own >= {*_pair(e)}]
+            bound = {j for e in apart for j in _pair(e) if j in own} - firm
+            if not bound:
+                break
+            firm |= bound
+        self.hints = as_hints(left, self.formulas)
+        self.sums = [e for e in self.sums if e.total not in own]
+        self.products = [e for e in self.products if e.child not in own]
+        self.lookups = [e for e in self.lookups if not own >= {*_pair(e)}]
 
     @property
     def sum_columns(self) -> set[int]:
@@ -128,7 +184,8 @@ class Rules:
         made = {j for entry in self.products for j in (entry.child, *entry.factors)}
         ordered = {j for entry in self.orders for j in (entry.below, entry.above)}
         told = both_of([*self.gaps, *self.date_parts, *self.lookups])
-        return self.sum_columns | made | ordered | told
+        chained = {j for entry in self.formulas for j in entry.columns}
+        return self.sum_columns | made | ordered | told | chained
 
     def agree(self, draft: Draft) -> None:
         """Make values agree with what is known and with each other, in place."""
@@ -140,7 +197,17 @@ class Rules:
         follow_dates(self.date_parts, draft)
         follow_keys(self.lookups, draft)
         multiply(self.products, draft)
+        self._meet_known(draft)
         add_up(self.sums, self.derived, draft)
+        settle(self.formulas, self.hints, self.derived, draft)
+
+    def _meet_known(self, draft: Draft) -> None:
+        """Try more than one factor, where a known product needs that."""
+        made = [entry.columns for entry in self.products]
+        if any(not draft.is_open(j).all() for own in made for j in own):
+            forms = [candidate_of(entry).forms[0] for entry in self.products]
+            forms = [replace(form, movable=form.inputs) for form in forms]
+            settle(forms, [], self.derived, draft)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the rules as plain values, those of codes apart."""
@@ -151,13 +218,17 @@ class Rules:
         cls, state: dict[str, Any], gaps: list[Gap], derived: list[Derived]
     ) -> Rules:
         """Make the rules from plain values."""
-        own = {n: [kind(**e) for e in state[n]] for n, kind in _KINDS.items()}
+        own = {n: [kind(**e) for e in state.get(n, [])] for n, kind in _KINDS.items()}
         return cls(gaps, derived, **own)
 
 
 def both_of(entries: Iterable[Any]) -> set[int]:
     """Return the columns of pairs of a parent and a child."""
     return {j for entry in entries for j in (entry.parent, entry.child)}
+
+
+def _pair(entry: Any) -> tuple[int, int]:
+    return entry.parent, entry.child
 
 
 def _children(entries: Iterable[Any]) -> set[int]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skvae._table._dependence import Derived
+from skvae._table._dependence import Derived, follow
 from skvae._table._digits import rounded
 from skvae._table._draft import Draft
 from skvae._table._gaps import spread_of
@@ -208,9 +208,9 @@ def add_up(sums: list[Sum], derived: list[Derived], draft: Draft) -> None:
     """Make totals the sums of their parts, in rows where one of them is open.
 
     The total gives way to its parts, and they to a total that is known or would leave
-    its range: the one that varies most, if that stays within its own. The median of a
-    total is not the sum of medians: where values are not drawn it stays as it is,
-    unless all parts are known.
+    its range: the one that varies most, if that stays within its own, else several. The
+    median of a total is not the sum of medians: where values are not drawn they stay
+    as they are, unless all but one of them are known.
 
     Parameters
     ----------
@@ -236,20 +236,55 @@ def add_up(sums: list[Sum], derived: list[Derived], draft: Draft) -> None:
         exact = {j: np.where(known[j], own, values[j]) for j, own in cells.items()}
         rest = entry.rest(exact)
         waiting &= ~np.isnan(rest)
-        for wanted in (_likely(entry, rest), *_around(entry.rests, rest)):
+        # A part with fewer decimals than the total cannot make up for it alone.
+        half = 0.51 * 10.0 ** -_decimals(draft.column(entry.total))
+        for wanted in (likely(entry, rest), *_around(entry.rests, rest)):
             for j, sign in entry.effects:
                 column = draft.column(j)
                 low, high = column.extent
-                moved = values[j] + sign * (wanted - rest)
-                moved = rounded(moved, _decimals(column))
+                aim = values[j] + sign * (wanted - rest)
+                moved = rounded(aim, _decimals(column))
                 here = waiting & ~known[j] & (moved >= low) & (moved <= high)
+                here[here] = np.abs(moved[here] - aim[here]) <= half
                 values[j] = np.where(here, moved, values[j])
                 waiting = waiting & ~here
+        if waiting.any():
+            _share_out(entry, rest, known, waiting, draft)
     for follower in following:
         j, parent = follower.child, follower.parent
         moved = values[parent] != before[parent]
-        new = _followed(follower, draft)
+        source, column = draft.column(parent), draft.column(j)
+        new = follow(follower, source, column, values[parent])
         values[j] = np.where(moved & ~np.isnan(values[parent]), new, values[j])
+
+
+def _share_out(
+    entry: Sum,
+    rest: np.ndarray,
+    known: dict[int, np.ndarray],
+    waiting: np.ndarray,
+    draft: Draft,
+) -> None:
+    """Let several columns give way, each as far as its range goes.
+
+    A total of which all parts are known may leave its own.
+    """
+    wanted = likely(entry, rest)
+    moved, left = {}, rest
+    n_open = sum(~here for here in known.values())
+    for j, sign in entry.effects:
+        column, own = draft.column(j), draft.values[j]
+        low, high = column.extent
+        told = rounded(own + sign * (wanted - left), _decimals(column))
+        alone = (j == entry.total) & (n_open == 1)
+        told = np.where(alone, told, np.clip(told, low, high))
+        moved[j] = np.where(waiting & ~known[j], told, own)
+        left = left + sign * (moved[j] - own)
+    # What is off by less than decimals that a part lacks is off by less than before.
+    coarse = min(_decimals(draft.column(j)) for j in entry.columns)
+    reached = waiting & (np.abs(left - wanted) <= 0.51 * 10.0**-coarse)
+    for j, own in moved.items():
+        draft.values[j] = np.where(reached, own, draft.values[j])
 
 
 def _told_by_followers(following: list[Derived], draft: Draft) -> dict[int, pd.Series]:
@@ -264,18 +299,7 @@ def _told_by_followers(following: list[Derived], draft: Draft) -> dict[int, pd.S
     return fixed
 
 
-def _followed(entry: Derived, draft: Draft) -> np.ndarray:
-    """Return the numbers that follow from those of another column."""
-    source, column = draft.column(entry.parent), draft.column(entry.child)
-    parent = draft.values[entry.parent]
-    codes = source.encode(parent)
-    ranks = np.full(len(parent), 0.5)
-    if entry.direction:
-        ranks = np.nan_to_num(entry.turned(source.ranks(parent, codes)))
-    return column.draw(np.asarray(entry.codes)[codes], ranks)
-
-
-def _likely(entry: Sum, values: np.ndarray) -> np.ndarray:
+def likely(entry: Any, values: np.ndarray) -> np.ndarray:
     """Return rests that are near to values, as far as rests spread, and frequent."""
     weight = np.log(entry.shares)
     at = np.searchsorted(np.cumsum(entry.shares), [0.1, 0.9])
