@@ -325,8 +325,7 @@ class Fitting:
         rng = np.random.RandomState(self.seeds.init)
         rows = train[sample_of_rows(len(train), est.n_features_in_, rng)]
         if est.likelihood_ == "table":
-            codes = dataset.take(train)["x"].cpu().numpy()
-            start_table(est, module, codes, self.seeds.init)
+            start_table(est, module, dataset.take(train), self.seeds.init)
             if isinstance(module.prior, VampPrior):
                 inputs = module.encoder_input(**dataset.take(rows))
                 start_prior(module, inputs, self.seeds.init)

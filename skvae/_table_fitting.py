@@ -5,12 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from skvae._defaults import context_penalty, entry_width
 from skvae._table import TableCodec, fit_mixture
 from skvae._table_heads import chosen_heads, gaussian_heads, with_categories
 from skvae._table_model import TableArchitecture, TableColumns
-from skvae._table_starts import start_at_mixture, start_at_regressions
+from skvae._table_starts import (
+    start_at_classes,
+    start_at_mixture,
+    start_at_regressions,
+)
 from skvae.corruptions import Masking
 
 # Posterior standard deviation, and how far (in bins) neighbours share strength, in the
@@ -70,8 +75,9 @@ def _excluded(
     return [pair for pair in codec.exclusions if pair[1] not in normal]
 
 
-def start_table(est: Any, module: Any, codes: np.ndarray, seed: int) -> None:
+def start_table(est: Any, module: Any, batch: dict[str, Tensor], seed: int) -> None:
     """Start a table at a mixture of factorised columns, or at the margins."""
+    codes = batch["x"].cpu().numpy()
     codec = est._columns.codec
     frequencies = np.asarray(codec.code_frequencies, dtype=np.float64)
     log_weights, log_probs = fit_mixture(
@@ -91,6 +97,8 @@ def start_table(est: Any, module: Any, codes: np.ndarray, seed: int) -> None:
         codec.code_values,
         _SPREAD,
     )
+    if "condition" in batch:
+        start_at_classes(module, codes, batch["condition"].cpu().numpy())
     if est.init == "auto":
         rng = np.random.default_rng(seed)
         start_at_regressions(module, codes, codec, _SPREAD, rng)

@@ -10,6 +10,7 @@ import torch
 from skvae._autoregressive import AutoregressiveLikelihood
 from skvae._starts import set_values
 from skvae._table_model import TableDecoder
+from skvae.priors import ConditionalMixturePrior
 
 # Rows that regressions are fitted to, and their ridge, a share of the rows.
 _ROWS, _RIDGE = 8192, 1e-3
@@ -88,6 +89,37 @@ def start_at_mixture(
             torch.as_tensor(positions),
             torch.full(positions.shape, spread**2, dtype=torch.float64),
         )
+
+
+def start_at_classes(module: Any, codes: np.ndarray, condition: np.ndarray) -> None:
+    r"""Let each class begin with the components of the mixture that its rows are in.
+
+    The weights of the components become :math:`p(m \mid y) \propto p(m) \prod_j
+    p(m \mid y_j) / p(m)` over the conditions that are classes; numbers begin without.
+
+    Parameters
+    ----------
+    module : AutoencoderModule
+        A table module at its mixture.
+    codes : ndarray of shape (n_rows, n_columns)
+        Codes of training rows.
+    condition : ndarray of shape (n_rows, n_conditions)
+        Their conditions; NaN in rows without a label.
+    """
+    prior, features = module.prior, module.features
+    if not isinstance(prior, ConditionalMixturePrior):
+        return
+    told = ~np.isnan(condition).any(axis=1)
+    known = condition[told]
+    with torch.no_grad():
+        shares = features.responsibilities(torch.as_tensor(codes[told]))
+        weights = torch.softmax(prior.log_weights, dim=0).double().numpy()
+        for j in np.flatnonzero(np.isin(known, (0.0, 1.0)).all(axis=0)):
+            own = known[:, j] == 1
+            found = shares.double().numpy()[own].sum(axis=0)
+            # As if each class had one row more, of all components alike.
+            share = (found + weights) / (own.sum() + 1)
+            set_values(prior.gates[:, j], np.log(share / np.maximum(weights, 1e-12)))
 
 
 def start_at_regressions(

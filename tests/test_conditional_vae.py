@@ -392,3 +392,19 @@ def test_rows_without_labels_are_told_apart_by_plain_noise():
     assert model.fit(X, y).noise_ == "heteroscedastic"
     assert model.fit(X, few).noise_ == "feature"
     assert (model.predict(X[20:]) == y[20:]).mean() > 0.95
+
+
+def test_classes_of_a_table_begin_with_rows_of_their_own():
+    # One mixture for all classes would have to be taken apart by training.
+    rng = np.random.default_rng(0)
+    y = rng.choice(["low", "high"], size=600)
+    level = np.where(y == "high", 20.0, 0.0)[:, None]
+    frame = pd.DataFrame((level + rng.normal(size=(600, 3))).round(1))
+    common = {"max_iter": 0, "likelihood": "table", "random_state": 0}
+    model = ConditionalVAE(3, **common).fit(frame, y)
+    some = np.where(rng.random(600) < 0.1, y.astype(object), None)
+    for fitted in (model, ConditionalVAE(3, **common).fit(frame, some)):
+        assert np.mean(fitted.predict(frame) == y) > 0.95
+        for name, value in (("low", 0.0), ("high", 20.0)):
+            rows, _ = fitted.sample(400, y=name, random_state=0)
+            assert np.mean(np.abs(rows.to_numpy() - value) < 5) > 0.8
