@@ -142,10 +142,10 @@ def test_the_rests_around_a_value_are_its_neighbours(candidates, values):
         assert abs(value - first) == np.abs(rests - value).min()
         others = rests[rests <= value] if first >= value else rests[rests >= value]
         if first != value:
-            limits = {True: -np.inf, False: np.inf}[first >= value]
-            assert second == (
-                limits if not len(others) else others[np.abs(others - value).argmin()]
-            )
+            # Of values as near as each other any will do.
+            distance = np.abs(others - value).min(initial=np.inf)
+            assert abs(second - value) == distance
+            assert (second <= value) == (first >= value)
 
 
 def test_who_gives_way(bills):

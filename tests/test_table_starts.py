@@ -30,7 +30,7 @@ def _ranks(frame):
 def _fitted(frame, max_iter, monkeypatch, *, plain):
     with monkeypatch.context() as patch:
         if plain:
-            start = "skvae._fitting.start_at_regressions"
+            start = "skvae._table_fitting.start_at_regressions"
             patch.setattr(start, lambda *args: None)
         return VAE(max_iter=max_iter, random_state=0).fit(frame)
 
