@@ -19,7 +19,7 @@ _MAX_CODES = 1000
 # Squared distance to the mean, in scaled units a cell, up to which rows are the same.
 _NO_SPREAD = 1e-12
 # Cells decoded to measure what components explain; more rows are thinned out.
-_MEASURED_CELLS = 1 << 21
+_MEASURED_CELLS = 1 << 23
 # What codes can be behind their activation.
 _CODE_RANGES: dict[str | None, tuple[float, float | None]] = {
     "logistic": (0.0, 1.0),

@@ -268,7 +268,8 @@ learning_rate_ : float
 explained_variance_ratio_ : ndarray of shape (n_components,)
     Share of the variance of scaled training rows that each component explains on
     top of those before it, the rest of the code at its mean. They sum to the R2 of
-    the reconstruction, and are those of PCA for the model training starts at.
+    the reconstruction, and are those of PCA for the model training starts at, but for
+    sampling: at most 1000 rows are measured, of wide data with many components fewer.
 """,
     "noise_variance_": """
 noise_variance_ : ndarray of shape (n_features,)
