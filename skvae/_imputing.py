@@ -20,7 +20,7 @@ from skvae._proposals import Proposals
 from skvae._random import draw_torch_generator, stratified, torch_generator
 from skvae._table import Container, Known, fill_cells, missing_cells
 
-_DRAWS = 500
+_DRAWS = 1000
 _DRAWS_TABLE = 100
 _REFINEMENTS = 20
 # Logit of the code "missing" where a cell is to be filled: below all that may be said.

@@ -13,9 +13,9 @@ from skvae._mixture_density import ConditionalMixture
 from skvae.priors import normal_log_prob
 
 # Times the standard deviations, so that no tail is missed.
-_WIDENED = 2 * math.log(1.5)
+_WIDENED = 2 * math.log(1.2)
 # Parts of the draws; those of the prior alone bound the weights.
-_POSTERIOR, _GUIDED, _PRIOR = 0.4, 0.4, 0.2
+_POSTERIOR, _GUIDED, _PRIOR = 0.6, 0.3, 0.1
 
 
 class Proposals:
