@@ -8,6 +8,8 @@ VENV ?= .venv
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TEST_EXTRAS ?= test,plot,export
 CONSTRAINTS ?= constraints.txt
+# Test files go to so many processes.
+WORKERS ?= 2
 PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
@@ -24,7 +26,7 @@ help:
 	@echo "make test | slow | demo | lint | docs | bench | clean"
 
 test: $(VENV)/.stamp-test
-	$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 # Exit status 5 says that no test is marked slow, which is no failure.
 slow: $(VENV)/.stamp-test

@@ -12,8 +12,14 @@ from skvae._rows import NumericColumns, RowDataset, column_ranges
 from skvae.corruptions import make_corruption
 
 
-def _negative(x, generator):
-    return -x
+class Negative:
+    """A corruption of one's own; its name is the same in every process."""
+
+    def __call__(self, x, generator):
+        return -x
+
+    def __repr__(self):
+        return "Negative()"
 
 
 VARIANTS = [
@@ -22,7 +28,7 @@ VARIANTS = [
     DenoisingAutoencoder(
         max_iter=5, code_activation="logistic", n_components=12, scale=None
     ),
-    DenoisingAutoencoder(max_iter=5, corruption=_negative),
+    DenoisingAutoencoder(max_iter=5, corruption=Negative()),
     DenoisingAutoencoder(max_iter=5, corruption="swap", missing_values="error"),
     DenoisingAutoencoder(
         max_iter=5, corruption="salt_and_pepper", early_stopping=False

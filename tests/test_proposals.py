@@ -49,6 +49,7 @@ def test_weights_are_those_of_the_prior(prior, encoded, alike):
 
 def test_each_draw_may_have_a_prior_of_its_own():
     shift = torch.linspace(-1, 1, 20_000, dtype=torch.float64).unsqueeze(1)
+    shift = shift[torch.randperm(20_000, generator=_generator())]
     even, flat = torch.zeros(20_000, 1).double(), torch.zeros(1, 1).double()
     prior = ConditionalMixture(even, shift, flat, flat)
     like = torch.zeros(3, 1, dtype=torch.float64)
