@@ -52,19 +52,20 @@ def imputed(estimator: Any, X: Any, n_samples: int | None, random_state: Any) ->
             "'.toarray()' to convert to a dense numpy array."
         )
     rows = estimator._validate(X, reset=False)
-    cells = missing_cells(X if estimator._columns.kind == "table" else rows)
     source = X if estimator._columns.kind == "table" else rows
+    cells = missing_cells(source)
     device = next(estimator._module.parameters()).device
     # Single imputation is deterministic: its draws are fixed with the model.
     seed = estimator.evaluation_seed_ if n_samples is None else random_state
     generator = draw_torch_generator(seed, device)
     incomplete = np.flatnonzero(cells.any(axis=1))
+    if len(incomplete):
+        fill = _filler(estimator, _take_rows(source, incomplete))
     copies = []
     for _ in range(n_samples or 1):
         filled = source
         if len(incomplete):
-            some = _take_rows(source, incomplete)
-            guess = _guesses(estimator, some, generator, draw=n_samples is not None)
+            guess = fill(generator, draw=n_samples is not None)
             filled = _scattered(source, guess, incomplete, cells)
         if estimator._columns.kind != "table":
             filled = Container.of(X).restore(np.asarray(filled))
@@ -87,24 +88,30 @@ def _scattered(X: Any, guess: Any, index: np.ndarray, cells: np.ndarray) -> Any:
     return fill_cells(X, _take_rows(guess, place), cells)
 
 
-def _guesses(estimator: Any, X: Any, generator: torch.Generator, *, draw: bool) -> Any:
-    """Return complete rows, of which only the missing cells matter."""
-    table = estimator._columns.kind == "table"
+def _filler(estimator: Any, X: Any) -> Callable[..., Any]:
+    """Return what makes rows complete; only their missing cells matter."""
+    columns = estimator._columns
+    table = columns.kind == "table"
     if estimator._module.prior is None:
-        fill = _decoded if table else _reconstructed
-    else:
-        fill = _weighed_rows if table else _weighed_numbers
-    return fill(estimator, X, generator, draw=draw)
+        return partial(_decoded if table else _reconstructed, estimator, X)
+    if table:
+        rows, known = _table_rows(estimator, X)
+        return partial(_weighed_rows, estimator, estimator._dataset(X, rows), known)
+    # An encoder that knows no gaps sees a guess for a cell.
+    dataset = estimator._dataset(X if columns.has_missing else _refilled(estimator, X))
+    return partial(_weighed_numbers, estimator, dataset, ~np.isnan(X))
 
 
 def _weighed_numbers(
-    estimator: Any, X: np.ndarray, generator: torch.Generator, *, draw: bool
+    estimator: Any,
+    dataset: Any,
+    seen: np.ndarray,
+    generator: torch.Generator,
+    *,
+    draw: bool,
 ) -> np.ndarray:
     """Fill cells of numbers by weighted draws of the code."""
-    columns, module, parts = estimator._columns, estimator._module, []
-    seen = ~np.isnan(X)
-    # An encoder that knows no gaps sees a guess for a cell.
-    dataset = estimator._dataset(X if columns.has_missing else _refilled(estimator, X))
+    module, parts = estimator._module, []
     propose = partial(_proposed, estimator, _DRAWS, generator=generator, draw=draw)
     with estimator._inference():
         for place, batch in estimator._chunks(dataset, repeats=_DRAWS):
@@ -114,16 +121,19 @@ def _weighed_numbers(
             )
             fit = module.likelihood.log_prob(batch["x"], raw, mask)
             parts.append(_read(estimator, raw, log_ratio + fit, generator, draw=draw))
-    return columns.joined(parts)
+    return estimator._columns.joined(parts)
 
 
 def _weighed_rows(
-    estimator: Any, X: Any, generator: torch.Generator, *, draw: bool
+    estimator: Any,
+    dataset: Any,
+    known: Known,
+    generator: torch.Generator,
+    *,
+    draw: bool,
 ) -> Any:
     """Fill cells of a table by weighted draws of the code."""
     columns, module, parts = estimator._columns, estimator._module, []
-    rows, known = _table_rows(estimator, X)
-    dataset = estimator._dataset(X, rows)
     even = stratified(_DRAWS_TABLE, len(columns.codec.sizes), generator).unsqueeze(1)
     propose = partial(
         _proposed, estimator, _DRAWS_TABLE, generator=generator, draw=draw

@@ -44,7 +44,8 @@ class Proposals:
         like: Tensor,
         posterior: tuple[Tensor, Tensor] | None = None,
     ):
-        self.prior = prior
+        # Where the prior depends on a condition, each draw has its own.
+        self.prior = _OfDraws(prior) if hasattr(prior, "shift") else prior
         self.like = like
         parts: list[tuple[float, Any]] = []
         if posterior is not None:
@@ -53,7 +54,7 @@ class Proposals:
         if fit is not None and hasattr(prior, "means"):
             fits = fit(prior.means.unsqueeze(1))
             parts.append((_GUIDED, _Guided(prior, fits, like)))
-        parts.append((_PRIOR, _Everywhere(prior)))
+        parts.append((_PRIOR, _Everywhere(self.prior)))
         total = sum(share for share, _ in parts)
         self.parts = [(share / total, part) for share, part in parts]
 
@@ -93,7 +94,7 @@ class Proposals:
         z = torch.cat([codes.expand(-1, rows, -1) for codes in drawn])
         densities = [part.log_prob(z) + math.log(share) for share, part in self.parts]
         log_q = torch.logsumexp(torch.stack(densities), dim=0)
-        return z, _density(self.prior, z) - log_q
+        return z, self.prior.log_prob(z) - log_q
 
 
 class _Normals:
@@ -144,19 +145,21 @@ class _Everywhere:
         self.prior = prior
 
     def draw(self, noise: Tensor, generator: torch.Generator) -> Tensor:
-        n = len(noise)
-        if not hasattr(self.prior, "shift"):
-            return self.prior.draw(n, generator).to(noise).unsqueeze(1)
-        # There is one condition a draw, and these are the last ones.
-        codes = self.prior.draw(len(self.prior.shift), generator)
-        return codes[len(codes) - n :].to(noise).unsqueeze(1)
+        return self.prior.draw(len(noise), generator).to(noise).unsqueeze(1)
 
     def log_prob(self, z: Tensor) -> Tensor:
-        return _density(self.prior, z)
+        return self.prior.log_prob(z)
 
 
-def _density(prior: Any, z: Tensor) -> Tensor:
-    """Return log p of codes, (n_draws, n_rows), where each draw has its condition."""
-    if not hasattr(prior, "shift"):
-        return prior.log_prob(z)
-    return prior.log_prob(z.transpose(0, 1)).T
+class _OfDraws:
+    """A prior that differs from draw to draw, of which the last ones are drawn from."""
+
+    def __init__(self, prior: Any):
+        self.prior = prior
+
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+        codes = self.prior.draw(len(self.prior.shift), generator)
+        return codes[len(codes) - n :]
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return self.prior.log_prob(z.transpose(0, 1)).T

@@ -112,13 +112,13 @@ def start_at_classes(module: Any, codes: np.ndarray, condition: np.ndarray) -> N
     told = ~np.isnan(condition).any(axis=1)
     known = condition[told]
     with torch.no_grad():
-        shares = features.responsibilities(torch.as_tensor(codes[told]))
+        found = features.responsibilities(torch.as_tensor(codes[told]))
+        shares = found.double().numpy()
         weights = torch.softmax(prior.log_weights, dim=0).double().numpy()
         for j in np.flatnonzero(np.isin(known, (0.0, 1.0)).all(axis=0)):
             own = known[:, j] == 1
-            found = shares.double().numpy()[own].sum(axis=0)
             # As if each class had one row more, of all components alike.
-            share = (found + weights) / (own.sum() + 1)
+            share = (shares[own].sum(axis=0) + weights) / (own.sum() + 1)
             set_values(prior.gates[:, j], np.log(share / np.maximum(weights, 1e-12)))
 
 

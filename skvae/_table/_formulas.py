@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from skvae._table._dependence import Derived, follow, follow_back
-from skvae._table._digits import rounded
 from skvae._table._draft import Draft
 from skvae._table._sums import likely
 
@@ -139,17 +138,9 @@ class _Rows:
         self.root: dict[int, int] = {}
 
     # -- what a formula says -----------------------------------------------------------
-    def _written(self, j: int, values: np.ndarray) -> np.ndarray:
-        decimals = self.column(j).decimals
-        return values if decimals is None else rounded(values, decimals)
-
     def _unit(self, j: int) -> float:
         decimals = self.column(j).decimals
         return 0.0 if decimals is None else 10.0**-decimals
-
-    def _within(self, j: int, values: np.ndarray) -> np.ndarray:
-        low, high = self.column(j).extent
-        return (values >= low) & (values <= high)
 
     def _rest(self, entry: Formula) -> Any:
         """Return what a sum leaves, near to what the cells leave."""
@@ -166,7 +157,7 @@ class _Rows:
             return self._linked(entry)
         rest = self._rest(entry) if rest is None else rest
         values = entry.without_rest(self.cells if cells is None else cells)
-        return self._written(entry.child, values + rest)
+        return self.column(entry.child).rounded(values + rest)
 
     def _linked(self, entry: Formula) -> np.ndarray:
         j, parent = entry.child, entry.inputs[0]
@@ -186,13 +177,12 @@ class _Rows:
         others = entry.without_rest(self.cells, leave_out=j)
         if entry.kind != "product":
             sign = entry.signs[entry.inputs.index(j)] * entry.rate
-            return self._written(j, (wanted - rest - others) / sign)
+            return self.column(j).rounded((wanted - rest - others) / sign)
         others = others + np.zeros(len(wanted))
         half = self._unit(entry.child) / 2
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            ends = np.sort([(wanted - half) / others, (wanted + half) / others], axis=0)
-            near = self._written(j, np.clip(self.cells[j], *ends))
-            exact = self._written(j, wanted / others)
+        ends = np.sort([(wanted - half) / others, (wanted + half) / others], axis=0)
+        near = self.column(j).rounded(np.clip(self.cells[j], *ends))
+        exact = self.column(j).rounded(wanted / others)
         keeps = self._agrees(entry, wanted, self.cells | {j: near}, rest)
         return np.where(keeps, near, exact)
 
@@ -277,7 +267,7 @@ class _Rows:
     ) -> np.ndarray:
         """Move an input where that is enough; return the rows in which it is not."""
         moved = self._solved(entry, j, wanted, rest)
-        fits = rows & ~self.known[j] & self._within(j, moved)
+        fits = rows & ~self.known[j] & self.column(j).is_within(moved)
         fits &= self._agrees(entry, wanted, self.cells | {j: moved}, rest)
         self._set(j, fits, moved)
         return rows & ~fits
@@ -293,10 +283,10 @@ class _Rows:
                 continue
             beside = entry.without_rest(self.cells, leave_out=j) / self.cells[i]
             given = np.outer(levels, beside[here])
-            moved = self._written(i, wanted[here] / given)
-            told = self._written(entry.child, given * moved)
+            moved = self.column(i).rounded(wanted[here] / given)
+            told = self.column(entry.child).rounded(given * moved)
             fits = _equal(told, wanted[here])
-            fits &= self._within(i, moved)
+            fits &= self.column(i).is_within(moved)
             off = np.where(fits, np.abs(levels[:, None] - self.cells[j][here]), np.inf)
             best, place = off.argmin(axis=0), np.arange(len(here))
             found = np.isfinite(off[best, place])
@@ -313,7 +303,7 @@ class _Rows:
         low, high = column.extent
         unit = self._unit(j)
         if unit and high - low <= unit * _MAX_LEVELS:
-            return self._written(j, np.arange(low, high + unit / 2, unit))
+            return self.column(j).rounded(np.arange(low, high + unit / 2, unit))
         levels = np.unique(column.knots)
         few = column.discrete and len(levels) <= _MAX_LEVELS
         return levels if few else levels[:0]
@@ -341,7 +331,7 @@ class _Rows:
             rest = self._rest(entry)
             if entry.kind in ("product", "sum") and self.is_drawn:
                 told = self._told(entry, rest=rest)
-                self._stay_within(entry, rest, rows & ~self._within(j, told))
+                self._stay_within(entry, rest, rows & ~self.column(j).is_within(told))
             self._set(j, rows, self._told(entry, rest=rest))
         self.used |= set(entry.columns)
 
@@ -353,8 +343,8 @@ class _Rows:
                 continue
             moved = self._solved(entry, j, wanted, rest)
             again = self._told(entry, self.cells | {j: moved}, rest)
-            fits = rows & ~self.known[j] & self._within(j, moved)
-            fits &= self._within(entry.child, again)
+            fits = rows & ~self.known[j] & self.column(j).is_within(moved)
+            fits &= self.column(entry.child).is_within(again)
             self._set(j, fits, moved)
             rows = rows & ~fits
 

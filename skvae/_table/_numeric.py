@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from skvae._table._digits import Digits, all_decimals
+from skvae._table._digits import Digits, all_decimals, rounded
 
 _KNOTS = 33
 # A value repeated by this share of the rows is an atom; so is every value of a column
@@ -276,6 +276,15 @@ class NumericColumn:
     def extent(self) -> tuple[float, float]:
         """Lowest and highest number of the training rows."""
         return self.low.min(initial=np.inf), self.high.max(initial=-np.inf)
+
+    def rounded(self, values: np.ndarray) -> np.ndarray:
+        """Return numbers with the decimals of the column, if it has a usual count."""
+        return values if self.decimals is None else rounded(values, self.decimals)
+
+    def is_within(self, values: np.ndarray) -> np.ndarray:
+        """Tell which numbers lie in the range of the training rows."""
+        low, high = self.extent
+        return (values >= low) & (values <= high)
 
     def exact(self, value: Any) -> float:
         """Return the number a condition asks for, NaN for a missing cell."""

@@ -164,20 +164,20 @@ def multiply(products: list[Product], draft: Draft) -> None:
         child, column = entry.child, draft.column(entry.child)
         open_ = {j: draft.is_open(j) for j in (child, *entry.factors)}
         cells = {j: draft.numbers(j) for j in open_}
-        product = _rounded(column, entry.rate * _times(cells, entry.factors))
+        product = column.rounded(entry.rate * _times(cells, entry.factors))
         n_open = sum(own.astype(int) for own in open_.values())
         waiting = n_open >= 1 if draft.rng is not None else n_open == 1
         waiting &= ~np.isnan(product) & ~np.isnan(cells[child])
         waiting &= product != cells[child]
-        moves = waiting & open_[child] & _within(column, product)
+        moves = waiting & open_[child] & column.is_within(product)
         wanted, cells[child] = cells[child], np.where(moves, product, cells[child])
         waiting &= ~moves
         for j in entry.factors if waiting.any() else ():
             number, others = draft.column(j), [i for i in entry.factors if i != j]
             rest = entry.rate * _times(cells, others)
-            moved = _rounded(number, wanted / rest)
-            again = _rounded(column, rest * moved)
-            fits = open_[j] & _within(number, moved) & _within(column, again)
+            moved = number.rounded(wanted / rest)
+            again = column.rounded(rest * moved)
+            fits = open_[j] & number.is_within(moved) & column.is_within(again)
             here = waiting & fits & (open_[child] | (again == wanted))
             cells[j] = np.where(here, moved, cells[j])
             cells[child] = np.where(here, again, cells[child])
@@ -191,12 +191,3 @@ def _times(cells: dict[int, np.ndarray], columns: list[int]) -> Any:
     for j in columns:
         product = product * cells[j]
     return product
-
-
-def _rounded(column: Any, values: np.ndarray) -> np.ndarray:
-    return values if column.decimals is None else np.round(values, column.decimals)
-
-
-def _within(column: Any, values: np.ndarray) -> np.ndarray:
-    low, high = column.extent
-    return (values >= low) & (values <= high)
