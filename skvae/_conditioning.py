@@ -21,6 +21,8 @@ from skvae._table import codes_given, missing_cells
 
 _PROPOSALS = 4096
 _MOVES = 3
+# Cells this many times rarer together than they would be unrelated get a warning.
+_AT_ODDS = 300
 
 
 def drawn_given(
@@ -73,11 +75,12 @@ def _conditions(given: Any) -> Iterator[dict[str, Any]]:
         raise ValueError("given has 0 rows; one is needed at least.")
     missing = missing_cells(given)
     for i in range(len(missing)):
-        yield {
+        row = {
             name: given[name].iloc[i] if hasattr(given, "iloc") else given[name][i]
             for j, name in enumerate(given.columns)
             if not missing[i, j]
         }
+        yield {k: v.item() if isinstance(v, np.generic) else v for k, v in row.items()}
 
 
 def _drawn_given_one(
@@ -98,6 +101,7 @@ def _drawn_given_one(
     z, log_ratio = (a.squeeze(1) for a in proposals.draw(_PROPOSALS, generator))
     codes, fit = _completed(module, x, z, ruled_out, generator)
     share = torch.softmax(log_ratio + fit, dim=0)
+    _warn_of_odd_cells(codec, known, log_ratio + fit)
     effective = float(1.0 / share.square().sum())
     if effective < min(n, 100):
         warnings.warn(
@@ -105,7 +109,7 @@ def _drawn_given_one(
             f"{len(share)} proposals carry the weight, so the rows drawn resemble each "
             "other.",
             UserWarning,
-            stacklevel=5,
+            stacklevel=4,
         )
     which = torch.multinomial(share, n, replacement=True, generator=generator)
     chosen, codes, fit = z[which], codes[which], fit[which]
@@ -117,6 +121,23 @@ def _drawn_given_one(
         codes = torch.where(moves.unsqueeze(1), others, codes)
         fit = torch.where(moves, their_fit, fit)
     return codes.cpu().numpy()
+
+
+def _warn_of_odd_cells(
+    codec: Any, known: dict[int, np.ndarray], log_weight: Tensor
+) -> None:
+    """Warn of given cells that hardly ever meet, such as a city and a wrong state."""
+    together = float(torch.logsumexp(log_weight, dim=0)) - np.log(len(log_weight))
+    shares = [codec.columns[j].frequencies[int(c[0])] for j, c in known.items()]
+    alone = float(np.log(np.maximum(shares, 1e-12)).sum())
+    if together < alone - np.log(_AT_ODDS):
+        warnings.warn(
+            "The given cells contradict each other in the model: they meet in "
+            f"{np.exp(together):.1e} of its rows, in {np.exp(alone):.1e} if the columns "
+            "were unrelated. The rows drawn hold them all the same.",
+            UserWarning,
+            stacklevel=5,
+        )
 
 
 def _completed(

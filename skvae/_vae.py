@@ -333,8 +333,9 @@ class VAE(BaseAutoencoder):
             Values of columns, such as ``{"income": ">50K", "age": 30}``, or partly
             filled rows. The other columns are drawn from their distribution given
             these, by importance sampling; a warning says where few proposals carry
-            the weight. A number stands for the bin it lies in. Needs a model with
-            ``likelihood="table"``.
+            the weight, or where cells are 300 times rarer together than unrelated
+            columns would make them. A number stands for the bin it lies in. Needs a
+            model with ``likelihood="table"``.
 
         Returns
         -------

@@ -129,3 +129,30 @@ def test_rare_levels_come_back_as_they_were_given():
     model = VAE(2, max_iter=1, random_state=0).fit(frame)
     drawn = model.sample(5, given={"name": "n7"}, random_state=0)
     assert (drawn["name"] == "n7").all()
+
+
+def test_cells_that_contradict_each_other_get_a_warning():
+    rng = np.random.default_rng(0)
+    city = rng.integers(0, 20, 1000)
+    frame = pd.DataFrame({"city": [f"c{i}" for i in city], "state": city % 5})
+    frame["state"] = frame["state"].map(list("ABCDE").__getitem__)
+    frame["age"] = rng.integers(18, 90, 1000)
+    model = VAE(2, max_iter=5, random_state=0).fit(frame)
+    with pytest.warns(UserWarning, match="contradict each other") as caught:
+        rows = model.sample(50, given={"city": "c1", "state": "A"}, random_state=0)
+    assert caught[0].filename == __file__
+    assert set(rows["city"]) == {"c1"} and set(rows["state"]) == {"A"}
+    # Rare cells that do not contradict each other are drawn without a word.
+    model.sample(50, given={"city": "c1", "state": "B", "age": 89}, random_state=0)
+
+
+def test_a_number_of_a_frame_is_told_as_a_plain_one(model):
+    with pytest.raises(ValueError, match=r"got the condition 900\.0\."):
+        model.sample(2, given=pd.DataFrame({"pay": [900.0]}), random_state=0)
+
+
+def test_few_proposals_behind_the_rows_get_a_warning(model, monkeypatch):
+    monkeypatch.setattr("skvae._conditioning._PROPOSALS", 64)
+    with pytest.warns(UserWarning, match="of 64 proposals carry the weight") as caught:
+        model.sample(200, given={"age": 30}, random_state=0)
+    assert caught[0].filename == __file__
