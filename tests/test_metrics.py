@@ -1,5 +1,6 @@
 """Metrics agree with their definitions, computed another way."""
 
+import decimal
 import itertools
 
 import numpy as np
@@ -165,6 +166,38 @@ def test_dates_are_compared_as_numbers():
     fake.loc[0, "day"] = pd.NaT
     # Three of four real days, and no synthetic one, come up to the third.
     assert metrics.shape_error(real, fake) == 0.75
+
+
+@pytest.mark.parametrize("form", ["text", "date", "period", "decimal", "zone"])
+def test_objects_and_text_that_stand_for_numbers_are_compared_as_such(form):
+    rng = np.random.default_rng(0)
+    days = pd.Series(pd.Timestamp("2024-01-01") + pd.to_timedelta(range(400), "D"))
+    plain = pd.DataFrame({"day": days[rng.permutation(400)]}, dtype="datetime64[us]")
+    if form == "decimal":
+        plain = pd.DataFrame({"day": rng.integers(0, 10_000, 400) / 100})
+    write = {
+        "text": lambda d: d.dt.strftime("%d.%m.%Y"),
+        "date": lambda d: d.dt.date,
+        "period": lambda d: d.dt.to_period("D"),
+        "decimal": lambda d: d.map(lambda v: decimal.Decimal(f"{v:.2f}")),
+        "zone": lambda d: d.dt.tz_localize("UTC"),
+    }[form]
+    written = plain.apply(write)
+    for head in (200, 5):
+        expected = metrics.shape_error(plain[200:], plain[:head])
+        assert metrics.shape_error(written[200:], written[:head]) == expected
+        # The first table says how the cells of the second are read.
+        assert metrics.shape_error(written[200:], plain[:head]) == expected
+    as_levels = metrics.shape_error(
+        written[200:], written[:200], categorical_features=["day"]
+    )
+    assert form == "zone" or as_levels > 0.9
+
+
+def test_text_that_is_no_date_among_dates_is_an_error():
+    days = pd.Series(pd.date_range("2024-01-01", periods=50)).dt.strftime("%Y-%m-%d")
+    with pytest.raises(ValueError, match="held dates like '2024-01-01'"):
+        metrics.shape_error(days.to_frame("day"), pd.DataFrame({"day": ["soon"]}))
 
 
 def test_category_type_equals_strings():

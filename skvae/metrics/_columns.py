@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from sklearn.utils import check_random_state
 
 from skvae._table._frames import library_of, to_pandas
+from skvae._table._objects import ObjectForm
+from skvae._table._written_dates import WrittenDates
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ def align(
     Parameters
     ----------
     *frames : {DataFrame, array-like} of shape (n_samples, n_columns)
-        Tables; the first decides which columns there are and which are categorical.
+        Tables; the first decides which columns there are, which are categorical, and
+        which hold dates as text, or dates, periods and decimals as objects.
     categorical_features : iterable of str or int, default=None
         Numeric columns to treat as categories: names, or positions in an array.
 
@@ -66,9 +70,14 @@ def align(
     tables : list of Table
         One for each frame.
     """
-    columns = [_columns_of(frame) for frame in frames]
+    tables = [_table_of(frame) for frame in frames]
+    declared = _declared(list(tables[0]), categorical_features)
+    forms = {k: _form_of(tables[0][k]) for k in tables[0] if k not in declared}
+    columns = [
+        {k: _column_of(cells, k, forms.get(k)) for k, cells in table.items()}
+        for table in tables
+    ]
     names = list(columns[0])
-    declared = _declared(names, categorical_features)
     for table in columns[1:]:
         _check_same_columns(names, list(table))
     categorical = np.array(
@@ -131,20 +140,38 @@ def _refuse_repeated(names: list[Any]) -> None:
         )
 
 
-def _columns_of(frame: Any) -> dict[Any, np.ndarray]:
-    """Return columns as float64 (NaN missing) or object arrays (None missing)."""
+def _table_of(frame: Any) -> dict[Any, Any]:
+    """Return columns as pandas series, those of arrays as arrays."""
     if library_of(frame) is not None:
         _refuse_repeated(list(frame.columns))
         frame = to_pandas(frame)
-        columns = {name: _frame_column(frame[name]) for name in frame.columns}
+        columns = {name: frame[name] for name in frame.columns}
     else:
         array = np.asarray(frame)
         if array.ndim != 2:
             raise ValueError(f"Expected a table with 2 dimensions, got {array.ndim}.")
-        columns = {f"x{j}": _array_column(array[:, j]) for j in range(array.shape[1])}
+        columns = {f"x{j}": array[:, j] for j in range(array.shape[1])}
     if not columns or not len(next(iter(columns.values()))):
         raise ValueError("Expected a table with at least 1 row and 1 column.")
     return columns
+
+
+def _form_of(cells: Any) -> ObjectForm | WrittenDates | None:
+    """Return how text or objects are read as numbers or dates, None if they are not."""
+    if isinstance(cells, np.ndarray) or isinstance(cells.dtype, pd.CategoricalDtype):
+        return None
+    return ObjectForm.of(cells) or (
+        WrittenDates.found(cells) if cells.dtype.kind == "O" else None
+    )
+
+
+def _column_of(
+    cells: Any, name: Any, form: ObjectForm | WrittenDates | None
+) -> np.ndarray:
+    """Return cells as float64 (NaN missing) or objects (None missing)."""
+    if isinstance(cells, np.ndarray):
+        return _array_column(cells)
+    return _frame_column(cells if form is None else form.read(cells, name))
 
 
 def _frame_column(series: Any) -> np.ndarray:

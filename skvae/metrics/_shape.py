@@ -61,8 +61,9 @@ def shape_errors(
 
     .. math:: \sup_t |F_{real}(t) - F_{synthetic}(t)|,
 
-    where a missing cell counts as a value above every number; for categories, the total
-    variation
+    where a missing cell counts as a value above every number. Text that `VAE` reads as
+    dates, and `Decimal`, `date` and `Period` objects, count as what they stand for,
+    unless declared categorical. For categories, the total variation
 
     .. math:: \tfrac12 \sum_v |p_{real}(v) - p_{synthetic}(v)|,
 
