@@ -133,8 +133,8 @@ def _warn_of_odd_cells(
     if together < alone - np.log(_AT_ODDS):
         warnings.warn(
             "The given cells contradict each other in the model: they meet in "
-            f"{np.exp(together):.1e} of its rows, in {np.exp(alone):.1e} if the columns "
-            "were unrelated. The rows drawn hold them all the same.",
+            f"{np.exp(together):.1e} of its rows, in {np.exp(alone):.1e} if the "
+            "columns were unrelated. The rows drawn hold them all the same.",
             UserWarning,
             stacklevel=5,
         )

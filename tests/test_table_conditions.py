@@ -141,7 +141,8 @@ def test_cells_that_contradict_each_other_get_a_warning():
     with pytest.warns(UserWarning, match="contradict each other") as caught:
         rows = model.sample(50, given={"city": "c1", "state": "A"}, random_state=0)
     assert caught[0].filename == __file__
-    assert set(rows["city"]) == {"c1"} and set(rows["state"]) == {"A"}
+    assert set(rows["city"]) == {"c1"}
+    assert set(rows["state"]) == {"A"}
     # Rare cells that do not contradict each other are drawn without a word.
     model.sample(50, given={"city": "c1", "state": "B", "age": 89}, random_state=0)
 
