@@ -120,9 +120,10 @@ decoder : torch.nn.Module, callable or None, default=None
 scale : "auto" or None, default="auto"
     ``"auto"`` leaves data in [0, 1] alone if most columns reach beyond 0.25, divides
     non-negative integers of one common range by their maximum, and standardises the
-    columns otherwise. It is undone wherever rows are returned. None trains on the
-    data as they are. Counts of a poisson likelihood are not scaled; the encoder sees
-    their standardised log(1 + x).
+    columns otherwise, and whenever a column stays below a quarter of the maximum (of
+    16 columns or more, one that is not mostly zero). It is undone wherever rows are
+    returned. None trains on the data as they are. Counts of a poisson likelihood are
+    not scaled; the encoder sees their standardised log(1 + x).
 """,
     "categorical_features": """
 categorical_features : "from_dtype" or array-like, default="from_dtype"

@@ -19,6 +19,9 @@ from torch import Tensor
 _CHUNK = 4096
 # How far most columns of data in [0, 1] reach if they share these units.
 _FAR = 0.25
+# A column below this share of the maximum has units of its own, unless it is mostly
+# zero, as pixels at the edge are; among fewer columns than these, also then.
+_NEAR, _PIXELS = 0.25, 16
 
 
 def dense_chunks(X: Any, size: int = _CHUNK) -> Iterator[np.ndarray]:
@@ -173,7 +176,8 @@ def _common_range(X: Any, low: np.ndarray, high: np.ndarray) -> float | None:
     Data already in [0, 1] keeps its units if most columns reach far into it, as pixels
     do and small shares do not. Non-negative integers whose columns
     mostly reach the same order of maximum (pixels, ratings) share one constant:
-    scaling each column by itself would blow up the nearly constant ones.
+    scaling each column by itself would blow up the nearly constant ones. Not so beside
+    a column with units of its own, such as years of school beside the age.
     """
     if not np.all(low >= 0):
         return None
@@ -181,11 +185,21 @@ def _common_range(X: Any, low: np.ndarray, high: np.ndarray) -> float | None:
     varying = high > low
     if top <= 1.0:
         far = not varying.any() or np.median(high[varying]) >= _FAR
-        return 1.0 if far else None
+        return 1.0 if far and not _has_own_units(X, varying, high, top) else None
     if varying.sum() < 2 or np.median(high[varying]) < 0.5 * top or top > 65535:
         return None
     whole = all(np.all((b == np.round(b)) | np.isnan(b)) for b in dense_chunks(X))
-    return top if whole else None
+    return top if whole and not _has_own_units(X, varying, high, top) else None
+
+
+def _has_own_units(X: Any, varying: np.ndarray, high: np.ndarray, top: float) -> bool:
+    """Tell whether a column stays far below the maximum without being mostly zero."""
+    low = np.flatnonzero(varying & (high < _NEAR * top))
+    if not len(low) or varying.sum() < _PIXELS:
+        return bool(len(low))
+    blocks = (block[:, low] for block in dense_chunks(X))
+    balance = sum((b > 0).sum(axis=0) - (b == 0).sum(axis=0) for b in blocks)
+    return bool(np.any(balance > 0))
 
 
 def _standardisation(X: Any) -> tuple[np.ndarray, np.ndarray]:

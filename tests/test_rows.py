@@ -78,12 +78,22 @@ def test_a_common_range_is_one_constant_with_bounds(rows, scale):
         ],  # units differ
         np.array([[1.0], [9.0]]),  # a single column
         np.array([[0.0, 7e4], [8e4, 1.0]]),  # too large for pixels
+        np.array([[17, 8, 40], [90, 16, 99], [55, 4, 30]]) * 1.0,  # years of school
+        np.array([[0.9, 0.01, 1.0], [0.2, 0.03, 0.4]]),  # a small share
+        np.c_[np.eye(20)[:, :18] * 90, np.arange(20) % 2 + 3],  # no pixel at the edge
     ],
 )
 def test_other_columns_are_standardised_each(rows):
     columns = NumericColumns.fit(rows, "auto")
     np.testing.assert_allclose(columns.scale, rows.std(axis=0))
     assert columns.low is None
+
+
+def test_dark_pixels_at_the_edge_share_the_constant_of_the_others():
+    rows = np.c_[np.eye(20)[:, :18] * 255, np.arange(20) // 18 * 3]
+    gaps = np.where(np.arange(20)[:, None] == 1, np.nan, rows)
+    for X in (rows, gaps):
+        np.testing.assert_array_equal(NumericColumns.fit(X, "auto").scale, 255.0)
 
 
 def test_constant_columns_have_scale_one():
