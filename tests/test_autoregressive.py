@@ -239,6 +239,7 @@ def model(frame):
     return VAE(1, max_iter=100, random_state=0).fit(frame)
 
 
+@pytest.mark.slow
 def test_columns_that_repeat_each_other_are_drawn_alike(model):
     rows = model.sample(1000, random_state=0)
     same = np.array(list("uvwxyz"))[rows["kind"]] == rows["name"]
@@ -274,6 +275,7 @@ def test_a_loaded_model_draws_the_same_rows(model, frame):
     assert copy.score(frame) == model.score(frame)
 
 
+@pytest.mark.slow
 def test_classes_are_drawn_with_columns_that_agree(frame):
     model = ConditionalVAE(1, max_iter=80, random_state=0)
     model.fit(frame.drop(columns="side"), frame["side"])
@@ -286,6 +288,7 @@ def _width_of(model):
     return model._architecture.table.entry_width
 
 
+@pytest.mark.slow
 def test_who_hears_columns(frame):
     one = {"max_iter": 1, "random_state": 0}
     assert _width_of(VAE(**one).fit(frame)) == 8

@@ -272,6 +272,7 @@ def test_the_base_class_has_no_recipe():
         BaseAutoencoder(2).fit(X)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [AutoencoderTransformer, VAE])
 @pytest.mark.parametrize("gaps_in_training", [True, False])
 def test_copies_of_an_imputation_spread_as_the_rows_do(kind, gaps_in_training):

@@ -69,6 +69,7 @@ def test_what_is_filled_does_not_depend_on_the_other_rows(imputer, wine):
     np.testing.assert_allclose(imputer.transform(X[:5]), imputer.transform(X)[:5])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("load", [load_wine, load_breast_cancer])
 def test_default_beats_column_means_and_neighbours(load):
     X = StandardScaler().fit_transform(load().data)

@@ -97,6 +97,7 @@ def test_a_model_that_saw_no_gaps_expects_the_conditional_mean(fitted, linear):
     assert np.sqrt(np.mean(error**2)) < 0.1
 
 
+@pytest.mark.slow
 def test_copies_vary_as_the_conditional_distribution(fitted, linear):
     X, gaps = linear[0][:200], linear[1][:200]
     copies = fitted.impute(np.where(gaps, np.nan, X), n_samples=30, random_state=0)

@@ -56,6 +56,7 @@ def test_logits_of_a_normal_are_left_alone():
     np.testing.assert_allclose(found, wanted, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_normal_heads_do_as_well_on_normal_columns(frame):
     free = VAE(2, max_iter=40, random_state=0).fit(frame[:1200])
     heads = {"height": "gaussian", "weight": "gaussian"}
