@@ -295,7 +295,10 @@ class BaseAutoencoder(
         """Train on rows for one epoch, from where training stands.
 
         The first call decides scaling, start and network; the step size stays constant
-        and no rows are held out.
+        and no rows are held out. What scores and samples of deterministic models need
+        to know of the rows is that of all of them so far, for which at most 1000 of the
+        rows seen here are kept with the model. Diagnostics of variational models
+        (`kl_per_component_` and `n_active_components_`) are of the last rows.
 
         Parameters
         ----------
@@ -474,7 +477,7 @@ class BaseAutoencoder(
     def _draw_codes(self, n: int, generator: torch.Generator) -> torch.Tensor:
         raise NotImplementedError
 
-    def _learn_rows(self, dataset: Any) -> None:
+    def _learn_rows(self, dataset: Any, *, partial: bool, go_on: bool) -> None:
         """Set what scores need to know of the training rows, before training."""
 
     def _finish(self, dataset: Any) -> None:

@@ -12,10 +12,15 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from sklearn.utils.validation import check_is_fitted
 
-from skvae._rows import column_means
+from skvae._random import torch_generator
+from skvae._rows import RowDataset, column_means, dense_rows
 
 _SAMPLE_COMPONENTS = 10
 _MAX_CODES = 1000
+# Cells of the rows that `partial_fit` keeps; of wider rows fewer are kept.
+_KEPT_CELLS = 1 << 22
+# What decoded rows lack of squared distances: to reconstructions, to the mean.
+_OF_ERROR, _OF_SPREAD = 0, 1
 # Squared distance to the mean, in scaled units a cell, up to which rows are the same.
 _NO_SPREAD = 1e-12
 # Cells decoded to measure what components explain; more rows are thinned out.
@@ -120,52 +125,140 @@ class DeterministicMixin:
         return x if low is None else x.clamp(low, high)
 
     # -- fitted attributes and sampling ------------------------------------------------
-    def _learn_rows(self: Any, dataset: Any) -> None:
-        """Keep what scores need: the mean of the training rows."""
+    def _learn_rows(self: Any, dataset: Any, *, partial: bool, go_on: bool) -> None:
+        """Keep what scores and `partial_fit` need to know of the rows seen so far."""
+        more = partial and go_on
+        self._keep_some(dataset, partial=partial, more=more)
         columns = self._columns
         if columns.kind == "table":
             return
         self.center_, self.scale_ = columns.center, columns.scale
-        self._row_mean = column_means(dataset).cpu().numpy()
+        mean, count = column_means(dataset).cpu().numpy(), _observed(dataset)
+        if more:
+            total = np.maximum(self._row_count + count, 1)
+            share = (count / total).astype(mean.dtype)
+            mean = self._row_mean + share * (mean - self._row_mean)
+            count = count + self._row_count
+        self._row_mean, self._row_count = mean, count
+
+    def _keep_some(self: Any, dataset: Any, *, partial: bool, more: bool) -> None:
+        """Keep rows that stand for all that were seen, each as likely as another.
+
+        Rows of a fit are not kept with the model: what its codes decode to stands for
+        them once more come, and the variance that this lacks is remembered.
+        """
+        new = len(dataset)
+        if not partial:
+            self._n_seen, self._kept, self._n_decoded = new, None, 0
+            return
+        most = int(np.clip(_KEPT_CELLS // self.n_features_in_, 1, _MAX_CODES))
+        if not more:
+            self._n_seen, self._n_decoded = new, 0
+            self._kept = _stored(dataset, self._some_rows(new, most))
+            return
+        if self._kept is None:
+            self._keep_decoded()
+        rng = np.random.RandomState((self.evaluation_seed_, self._n_seen % 2**32))
+        # How many of a draw from all rows seen are among the new ones.
+        n = min(most, self._n_seen + new)
+        n_new = rng.hypergeometric(new, self._n_seen, n)
+        left = np.sort(rng.choice(len(self._kept["x"]), n - n_new, replace=False))
+        added = _stored(dataset, np.sort(rng.choice(new, n_new, replace=False)))
+        self._n_seen += new
+        # Decoded rows come first.
+        self._n_decoded = int((left < self._n_decoded).sum())
+        self._kept = {
+            name: np.concatenate([rows[left], added[name]])
+            for name, rows in self._kept.items()
+        }
+
+    def _keep_decoded(self: Any) -> None:
+        """Put rows decoded from the codes of a fit in place of those it was given."""
+        if self._columns.kind == "table":
+            z = self._to_device(self._codes)
+            generator = torch_generator(self.evaluation_seed_, z.device)
+            with self._inference():
+                rows = self._draw_rows(z, generator)
+        else:
+            rows = self._decode_points(self._codes)
+        self._kept = self._columns.to_rows(rows, self._dtype)
+        self._n_decoded = len(self._codes)
+        if self._columns.kind == "table":
+            return
+        had = np.stack([self._residual_variance, self._row_variance])
+        self._lacking = np.zeros_like(had)
+        with self._inference():
+            batch = self._kept_rows()
+            self._measure_variances(batch, self._module(**batch))
+        have = np.stack([self._residual_variance, self._row_variance])
+        self._lacking = np.maximum(had - have, 0)
+
+    def _kept_rows(self: Any) -> dict[str, torch.Tensor]:
+        like = next(self._module.parameters())
+        kept = RowDataset(self._columns, self._kept, like.dtype, like.device)
+        return kept.take(slice(None))
 
     def _finish(self: Any, dataset: Any) -> None:
         """Keep what samples need: residual variance, some codes."""
         columns, module = self._columns, self._module
-        batch = dataset.take(self._some_rows(len(dataset), _MAX_CODES))
+        if self._kept is None:
+            batch = dataset.take(self._some_rows(len(dataset), _MAX_CODES))
+        else:
+            batch = self._kept_rows()
         module.eval()
         out = module(**batch)
         self._codes = out.mean.cpu().numpy()
         if columns.kind == "table":
             return
-        x, seen = batch["x"], batch.get("mask")
-        guess = self._within_bounds(module.likelihood.mean(out.raw))
-        squares = (x - guess).square_()
-        if seen is None:
-            variance = squares.mean(0)
-        else:
-            variance = (squares.mul_(seen)).sum(0) / seen.sum(0).clamp(min=1)
-        self._residual_variance = variance.cpu().numpy()
+        self._measure_variances(batch, out)
         self.noise_variance_ = columns.squared_units(self._residual_variance)
-        step = -(-x.numel() * out.mean.shape[1] // _MEASURED_CELLS)
-        seen = None if seen is None else seen[::step]
-        self._measure_components(x[::step], seen, out.mean[::step])
+        self._measure_components(batch, out.mean)
 
-    def _measure_components(self: Any, x: Any, seen: Any, codes: Any) -> None:
+    def _squares(
+        self: Any, x: Any, guess: Any, seen: Any, lacks: int, step: int = 1
+    ) -> torch.Tensor:
+        """Return the squared distance of each observed cell to a guess.
+
+        Decoded rows, which come first, lack a part of it.
+        """
+        squares = (x - guess).square_()
+        if self._n_decoded:
+            first = -(-self._n_decoded // step)
+            squares[:first] += self._to_device(self._lacking[lacks])
+        return squares if seen is None else squares.mul_(seen)
+
+    def _measure_variances(self: Any, batch: Any, out: Any) -> None:
+        """Keep the variance of scaled columns around reconstruction and mean."""
+        x, seen = batch["x"], batch.get("mask")
+
+        def variance(guess: Any, lacks: int) -> np.ndarray:
+            squares = self._squares(x, guess, seen, lacks)
+            if seen is None:
+                return squares.mean(0).cpu().numpy()
+            return (squares.sum(0) / seen.sum(0).clamp(min=1)).cpu().numpy()
+
+        guess = self._within_bounds(self._module.likelihood.mean(out.raw))
+        self._residual_variance = variance(guess, _OF_ERROR)
+        self._row_variance = variance(self._to_device(self._row_mean), _OF_SPREAD)
+
+    def _measure_components(self: Any, batch: Any, codes: Any) -> None:
         """Keep what each component explains on top of those before it."""
-        module = self._module
+        module, x, seen = self._module, batch["x"], batch.get("mask")
+        step = -(-x.numel() * codes.shape[1] // _MEASURED_CELLS)
+        x, codes = x[::step], codes[::step]
+        seen = None if seen is None else seen[::step]
 
-        def distance(guess: Any) -> Any:
-            squares = (x - guess).square_()
-            return (squares if seen is None else squares.mul_(seen)).sum()
+        def distance(guess: Any, lacks: int) -> Any:
+            return self._squares(x, guess, seen, lacks, step).sum()
 
-        spread = distance(self._to_device(self._row_mean))
+        spread = distance(self._to_device(self._row_mean), _OF_SPREAD)
         z = codes.mean(0).repeat(len(codes), 1)
         # Without a code rows are at their mean, for a linear model exactly.
         left = [spread]
         for j in range(z.shape[1]):
             z[:, j] = codes[:, j]
             guess = module.likelihood.mean(module.decode(z))
-            left.append(distance(self._within_bounds(guess)))
+            left.append(distance(self._within_bounds(guess), _OF_ERROR))
         errors = torch.stack(left).double().cpu().numpy()
         # Rows that do not differ have nothing to explain.
         varies = float(spread) > _NO_SPREAD * x.numel()
@@ -228,3 +321,23 @@ class DeterministicMixin:
             rows = (mean + scale * noise).cpu().numpy()
             parts.append(self._columns.from_scaled(rows))
         return np.concatenate(parts)
+
+
+def _stored(dataset: RowDataset, index: Any) -> dict[str, np.ndarray]:
+    """Return some rows as they are stored, dense and off the device."""
+    rows = {}
+    for name, array in dataset.arrays.items():
+        if isinstance(array, torch.Tensor):
+            rows[name] = array[index].cpu().numpy()
+        else:
+            rows[name] = dense_rows(array, index)
+    return rows
+
+
+def _observed(dataset: RowDataset) -> Any:
+    """Return how many cells of each column are not missing."""
+    x = dataset.arrays["x"]
+    if not dataset.columns.has_missing:
+        return np.full(x.shape[1], len(dataset))
+    seen = (x == x).sum(0)
+    return seen.cpu().numpy() if isinstance(seen, torch.Tensor) else seen

@@ -171,6 +171,8 @@ class Fitting:
 
     def _dtype(self, X: Any) -> torch.dtype:
         """Compute in the type of the data; codes have none, and MPS no float64."""
+        if self.go_on:
+            return next(self.estimator._module.parameters()).dtype
         if self.estimator.likelihood_ == "table" or self.device.type == "mps":
             return torch.float32
         return torch.float64 if X.dtype == np.float64 else torch.float32
@@ -412,7 +414,7 @@ class Fitting:
             module.frozen_noise = frozen.to(self.device)
         est.evaluation_seed_ = self.seeds.evaluation
         # Before the first epoch, after which callbacks may score.
-        est._learn_rows(dataset)
+        est._learn_rows(dataset, partial=self.partial, go_on=self.go_on)
         est.device_ = str(self.device)
         net = self._net(module, plan)
         earlier = history_rows(est.net_) if self.go_on else []

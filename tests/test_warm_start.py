@@ -4,9 +4,18 @@ import pickle
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
+from scipy import sparse
 
-from skvae import VAE, AutoencoderTransformer, DenoisingAutoencoder
+from skvae import (
+    VAE,
+    AutoencoderTransformer,
+    ConditionalVAE,
+    ContractiveAutoencoder,
+    DenoisingAutoencoder,
+)
+from skvae.persistence import load, save
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +93,73 @@ def test_what_follows_from_the_rows_never_stands_in_the_way(X):
     assert model.partial_fit(X).n_iter_ == 3
     unscaled = _quick(VAE, warm_start=True, scale=None).fit(X)
     assert unscaled.set_params(scale="auto").fit(X).n_iter_ == 4
+
+
+PARTIAL = (AutoencoderTransformer, DenoisingAutoencoder, ContractiveAutoencoder)
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+@pytest.mark.parametrize("kind", PARTIAL)
+def test_statistics_stand_for_the_rows_of_all_chunks(X, kind, gaps):
+    X = X.copy()
+    X[60:] += 5.0
+    X[0, 0] = np.nan if gaps else X[0, 0]
+    model = kind(2, max_iter=5, scale=None, random_state=0).fit(X)
+    ratio = model.explained_variance_ratio_.sum()
+    model.partial_fit(X[-1:])
+    assert model.explained_variance_ratio_.sum() == pytest.approx(ratio, abs=0.02)
+    whole = np.vstack([X, X[-1:]])
+    mean = np.nanmean(whole, axis=0)
+    seen = ~np.isnan(whole)
+    error = np.square(whole - model.reconstruct(whole))[seen].sum()
+    assert model.noise_variance_.mean() == pytest.approx(error / seen.sum(), rel=0.1)
+    spread = np.square(whole - mean)[seen].sum()
+    assert model.score(whole) == pytest.approx(1 - error / spread, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", PARTIAL)
+def test_samples_stand_for_the_rows_of_all_chunks(kind):
+    X = np.random.default_rng(0).normal(size=(3000, 4))
+    X[:1500] += 6.0
+    model = kind(2, scale=None, random_state=0)
+    for _ in range(3):
+        model.partial_fit(X[:1500]).partial_fit(sparse.csr_array(X[1500:]))
+    drawn = model.sample(1000, random_state=0)
+    assert (drawn.mean(axis=1) > 3).mean() == pytest.approx(0.5, abs=0.06)
+    assert len(model._kept["x"]) == 1000
+    residuals = np.square(X - model.reconstruct(X)).mean(axis=0)
+    np.testing.assert_allclose(model.noise_variance_, residuals, rtol=0.1)
+
+
+def test_samples_of_a_table_stand_for_the_rows_of_all_chunks():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"c": ["a", "b"] * 60, "x": rng.normal(size=120)})
+    frame.loc[::7, "x"] = np.nan
+    model = AutoencoderTransformer(2, max_iter=60, random_state=0).fit(frame)
+    model.set_params(learning_rate_init=1e-6)  # What is measured here is no training.
+    for _ in range(2):
+        model.partial_fit(frame[frame["c"] == "b"][:10])
+    assert (model.sample(300, random_state=0)["c"] == "a").mean() > 0.3
+
+
+def test_a_stored_model_goes_on_with_partial_fit_as_if_it_had_not_been(X, tmp_path):
+    model = AutoencoderTransformer(2, random_state=0).partial_fit(X[:50])
+    again = pickle.loads(pickle.dumps(model))
+    save(model, tmp_path / "model.safetensors")
+    for other in (again, load(tmp_path / "model.safetensors")):
+        expected = pickle.loads(pickle.dumps(model)).partial_fit(X[50:])
+        other.partial_fit(X[50:])
+        np.testing.assert_array_equal(other._codes, expected._codes)
+        np.testing.assert_array_equal(other.noise_variance_, expected.noise_variance_)
+    assert model.fit(X)._kept is None
+
+
+@pytest.mark.parametrize("later", ["f4", "f8", "i8"])
+@pytest.mark.parametrize("first", ["f4", "f8"])
+@pytest.mark.parametrize("kind", [*PARTIAL, VAE, ConditionalVAE])
+def test_training_goes_on_in_the_dtype_it_began_in(X, kind, first, later):
+    y = np.arange(len(X)) % 2 if kind is ConditionalVAE else None
+    model = _quick(kind, warm_start=True, scale=None).fit(X.astype(first), y)
+    for go_on in (model.partial_fit, model.fit):
+        weights = go_on(X.astype(later), y)._module.parameters()
+        assert {str(w.dtype) for w in weights} == {f"torch.float{8 * int(first[1])}"}
