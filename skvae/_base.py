@@ -419,8 +419,9 @@ class BaseAutoencoder(
 
         A variational model averages over codes that are drawn near those that the
         observed cells tell of, weighted by importance; over conditions too, where it
-        has any. A deterministic one takes its reconstruction, repeatedly where it was
-        fitted on rows without gaps.
+        has any. A deterministic one takes its reconstruction; where it was fitted on
+        rows without gaps, repeatedly, as often as did best on hidden cells of training
+        rows. Its copies spread as far as these were off, each cell for itself.
 
         Parameters
         ----------

@@ -13,6 +13,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.utils.validation import check_is_fitted
 
 from skvae._random import torch_generator
+from skvae._refilling import learn_to_fill
 from skvae._rows import RowDataset, column_means, dense_rows
 
 _SAMPLE_COMPONENTS = 10
@@ -213,6 +214,7 @@ class DeterministicMixin:
         self._measure_variances(batch, out)
         self.noise_variance_ = columns.squared_units(self._residual_variance)
         self._measure_components(batch, out.mean)
+        learn_to_fill(self, batch)
 
     def _squares(
         self: Any, x: Any, guess: Any, seen: Any, lacks: int, step: int = 1

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from skvae._proposals import Proposals
 from skvae._random import draw_torch_generator, stratified, torch_generator
+from skvae._refilling import reconstructed, refilled
 from skvae._table import Container, Known, fill_cells, missing_cells
 
 _DRAWS = 1000
 _DRAWS_TABLE = 100
-_REFINEMENTS = 20
 # Logit of the code "missing" where a cell is to be filled: below all that may be said.
 RULED_OUT = -1e4
 
@@ -93,12 +93,12 @@ def _filler(estimator: Any, X: Any) -> Callable[..., Any]:
     columns = estimator._columns
     table = columns.kind == "table"
     if estimator._module.prior is None:
-        return partial(_decoded if table else _reconstructed, estimator, X)
+        return partial(_decoded if table else reconstructed, estimator, X)
     if table:
         rows, known = _table_rows(estimator, X)
         return partial(_weighed_rows, estimator, estimator._dataset(X, rows), known)
     # An encoder that knows no gaps sees a guess for a cell.
-    dataset = estimator._dataset(X if columns.has_missing else _refilled(estimator, X))
+    dataset = estimator._dataset(X if columns.has_missing else refilled(estimator, X))
     return partial(_weighed_numbers, estimator, dataset, ~np.isnan(X))
 
 
@@ -268,53 +268,3 @@ def missing_places(codec: Any, columns: Any) -> list[int]:
     """Return the positions of the code "missing" in those columns that have it."""
     codes = codec.missing_code
     return [int(codec.offsets[j] + codes[j]) for j in columns if codes[j] >= 0]
-
-
-def _refilled(estimator: Any, X: np.ndarray) -> np.ndarray:
-    """Fill cells by repeated reconstruction, from the column means [1]_.
-
-    References
-    ----------
-    .. [1] Rezende, Mohamed, Wierstra (2014). Stochastic Backpropagation, appendix F.
-       arXiv:1401.4082
-    """
-    columns, cells = estimator._columns, np.isnan(X)
-    filled = np.where(cells, columns.center, X)
-    told = estimator._likely_condition(filled)
-    for _ in range(_REFINEMENTS):
-        codes = estimator._encode(filled)
-        if told is not None:
-            codes = np.concatenate([codes, told], axis=1)
-        filled = np.where(cells, estimator._decode_points(codes), X)
-    return filled
-
-
-def _reconstructed(
-    estimator: Any, X: np.ndarray, generator: torch.Generator, *, draw: bool
-) -> np.ndarray:
-    """Fill cells of numbers by what a deterministic model makes of the row."""
-    columns, cells = estimator._columns, np.isnan(X)
-    if columns.has_missing:
-        return _rebuilt(estimator, X, generator, draw=draw)
-    filled = _refilled(estimator, X)
-    # What is drawn in one cell tells the others in the next round.
-    for _ in range(_REFINEMENTS if draw else 0):
-        rebuilt = _rebuilt(estimator, filled, generator, draw=True)
-        filled = np.where(cells, rebuilt, X)
-    return filled
-
-
-def _rebuilt(
-    estimator: Any, X: np.ndarray, generator: torch.Generator, *, draw: bool
-) -> np.ndarray:
-    """Return reconstructed rows, drawn ones with each column's residual noise."""
-    columns, module, parts = estimator._columns, estimator._module, []
-    with estimator._inference():
-        for _, batch in estimator._chunks(estimator._dataset(X)):
-            rebuilt = module.likelihood.mean(module(**batch).raw)
-            if draw:
-                sd = estimator._to_device(np.sqrt(estimator._residual_variance))
-                noise = torch.empty_like(rebuilt).normal_(generator=generator)
-                rebuilt = torch.addcmul(rebuilt, noise, sd)
-            parts.append(columns.from_scaled(rebuilt.cpu().numpy()))
-    return columns.joined(parts)

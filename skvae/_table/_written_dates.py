@@ -11,6 +11,7 @@ import pandas as pd
 from pandas.tseries.api import guess_datetime_format
 
 from skvae._table._frames import without_zone
+from skvae._table._objects import ObjectForm
 
 # Text of fewer values, or of more rows a value, is a category whatever it says.
 _FEW, _ROWS_PER_VALUE = 32, 20
@@ -128,3 +129,13 @@ def _read(series: pd.Series, layout: str, aware: bool) -> pd.Series:
 
 def _stamps_of(moments: pd.Series) -> np.ndarray:
     return without_zone(moments).to_numpy().astype("M8[us]").view(np.int64)
+
+
+def form_of(series: pd.Series) -> ObjectForm | WrittenDates | None:
+    """Return how text or objects are read as numbers or dates, None if they are not."""
+    if isinstance(series.dtype, pd.CategoricalDtype):
+        return None
+    form = ObjectForm.of(series)
+    if form is None and series.dtype.kind == "O":
+        return WrittenDates.found(series)
+    return form

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from sklearn.utils import check_random_state
 
 from skvae._table._frames import library_of, to_pandas
 from skvae._table._objects import ObjectForm
-from skvae._table._written_dates import WrittenDates
+from skvae._table._written_dates import WrittenDates, form_of
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,11 @@ def align(
     """
     tables = [_table_of(frame) for frame in frames]
     declared = _declared(list(tables[0]), categorical_features)
-    forms = {k: _form_of(tables[0][k]) for k in tables[0] if k not in declared}
+    forms = {
+        k: form_of(cells)
+        for k, cells in tables[0].items()
+        if k not in declared and not isinstance(cells, np.ndarray)
+    }
     columns = [
         {k: _column_of(cells, k, forms.get(k)) for k, cells in table.items()}
         for table in tables
@@ -154,15 +157,6 @@ def _table_of(frame: Any) -> dict[Any, Any]:
     if not columns or not len(next(iter(columns.values()))):
         raise ValueError("Expected a table with at least 1 row and 1 column.")
     return columns
-
-
-def _form_of(cells: Any) -> ObjectForm | WrittenDates | None:
-    """Return how text or objects are read as numbers or dates, None if they are not."""
-    if isinstance(cells, np.ndarray) or isinstance(cells.dtype, pd.CategoricalDtype):
-        return None
-    return ObjectForm.of(cells) or (
-        WrittenDates.found(cells) if cells.dtype.kind == "O" else None
-    )
 
 
 def _column_of(

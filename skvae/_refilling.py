@@ -1,0 +1,104 @@
+"""Missing cells of models without a prior: what they make of the rest of the row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skvae._random import torch_generator
+
+_ROUNDS = 20
+# Cells at most, and the share of them hidden, to learn how to fill; less of rows that
+# have gaps already.
+_CELLS, _ROWS = 1 << 18, 256
+_HIDDEN, _HIDDEN_MORE = 0.25, 0.1
+# The fewest rounds come within this factor of the smallest error.
+_NEAR = 1.05
+
+
+def refilled(estimator: Any, X: np.ndarray) -> np.ndarray:
+    """Fill cells by repeated reconstruction, from the column means [1]_.
+
+    References
+    ----------
+    .. [1] Rezende, Mohamed, Wierstra (2014). Stochastic Backpropagation, appendix F.
+       arXiv:1401.4082
+    """
+    columns, cells = estimator._columns, np.isnan(X)
+    filled = np.where(cells, columns.center, X)
+    told = estimator._likely_condition(filled)
+    for _ in range(_ROUNDS):
+        codes = estimator._encode(filled)
+        if told is not None:
+            codes = np.concatenate([codes, told], axis=1)
+        filled = np.where(cells, estimator._decode_points(codes), X)
+    return filled
+
+
+def reconstructed(
+    estimator: Any, X: np.ndarray, generator: torch.Generator, *, draw: bool
+) -> np.ndarray:
+    """Fill cells of numbers by what a deterministic model makes of the row.
+
+    Drawn ones vary as hidden cells of training rows did around their guess, each for
+    itself.
+    """
+    columns, cells, parts = estimator._columns, np.isnan(X), []
+    start = columns.from_scaled(estimator._row_mean[None])
+    dataset = estimator._dataset(
+        X if columns.has_missing else np.where(cells, start, X)
+    )
+    with estimator._inference():
+        for place, batch in estimator._chunks(dataset):
+            seen = estimator._to_device(~cells[place]) > 0
+            *_, guess = _guesses(estimator, batch["x"], seen, estimator._fill_rounds)
+            if draw:
+                sd = estimator._to_device(np.sqrt(estimator._fill_variance))
+                noise = torch.empty_like(guess).normal_(generator=generator)
+                guess = torch.addcmul(guess, noise, sd)
+            parts.append(columns.from_scaled(guess.cpu().numpy()))
+    return columns.joined(parts)
+
+
+def learn_to_fill(estimator: Any, batch: dict[str, Tensor]) -> None:
+    """Hide cells of some rows; keep how often to fill them and how far guesses are off.
+
+    Rounds of an autoencoder go to what rows have in common; those of a denoising one,
+    which makes up for what it is not shown, may go beyond.
+    """
+    step = max(-(-len(batch["x"]) // _ROWS), -(-batch["x"].numel() // _CELLS))
+    x, known = batch["x"][::step], batch.get("mask")
+    known = torch.ones_like(x, dtype=torch.bool) if known is None else known[::step] > 0
+    share = _HIDDEN_MORE if estimator._columns.has_missing else _HIDDEN
+    generator = torch_generator(estimator.evaluation_seed_, x.device)
+    hidden = known & (torch.rand(x.shape, generator=generator, device=x.device) < share)
+    errors = []
+    for guess in _guesses(estimator, x, known & ~hidden, _ROUNDS):
+        errors.append(estimator._squares(x, guess, hidden, 0, step).sum(0))
+        if not errors[-1].sum() < 2 * errors[0].sum():
+            break
+    sums = torch.stack(errors).sum(1)
+    best = int((sums <= _NEAR * sums.nan_to_num(torch.inf).min()).int().argmax())
+    found = (errors[best] / hidden.sum(0)).cpu().numpy()
+    # A column none of whose cells was hidden has the error of cells that are seen.
+    known_error = estimator._residual_variance
+    estimator._fill_variance = np.where(np.isfinite(found), found, known_error)
+    estimator._fill_rounds = best + 1
+
+
+def _guesses(estimator: Any, x: Tensor, seen: Tensor, rounds: int) -> Iterator[Tensor]:
+    """Yield reconstructions of scaled rows in which cells are not seen."""
+    module = estimator._module
+    if estimator._columns.has_missing:
+        mask = seen.to(x.dtype)
+        yield module.likelihood.mean(module(x=x * mask, mask=mask).raw)
+        return
+    filled = torch.where(seen, x, estimator._to_device(estimator._row_mean))
+    for _ in range(rounds):
+        guess = estimator._within_bounds(module.likelihood.mean(module(filled).raw))
+        yield guess
+        filled = torch.where(seen, x, guess)
