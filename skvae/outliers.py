@@ -168,10 +168,12 @@ class AutoencoderOutlierDetector(
         Returns
         -------
         scores : ndarray of shape (n_samples,)
-            As `score_samples` of the autoencoder.
+            As `score_samples` of the autoencoder. In a table with categories, 2 log(1 +
+            d / s) nats less for each number or date a distance d beyond those of
+            training, s their standard deviation.
         """
         check_is_fitted(self)
-        return self.estimator_.score_samples(X)
+        return self.estimator_.score_samples(X) - self._beyond(X).sum(axis=1)
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Compute how far each row lies above the threshold.
@@ -214,8 +216,16 @@ class AutoencoderOutlierDetector(
         Returns
         -------
         scores : ndarray of shape (n_samples, n_features)
-            Minus the log-likelihood of each cell given the code of its row, in nats;
-            the higher, the less the model expected it.
+            Minus the log-likelihood of each cell given the code of its row, in nats,
+            and what `score_samples` takes off for it; the higher, the less the model
+            expected it.
         """
         check_is_fitted(self)
-        return self.estimator_.cell_losses(X)
+        return self.estimator_.cell_losses(X) + self._beyond(X)
+
+    def _beyond(self, X: Any) -> np.ndarray:
+        """Return what cells of a table lose that the model takes for its last code."""
+        columns = getattr(self.estimator_, "_columns", None)
+        if columns is None or columns.kind != "table":
+            return np.zeros((1, 1))
+        return columns.codec.beyond(self.estimator_._validate(X, reset=False))

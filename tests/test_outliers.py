@@ -134,6 +134,45 @@ def test_frames_with_categories_and_gaps_are_scored():
     assert list(detector.feature_names_in_) == ["size", "price"]
 
 
+def test_what_lies_beyond_the_training_rows_of_a_table_is_odd():
+    rng = np.random.default_rng(0)
+    days = pd.Timestamp("2024-01-01") + pd.to_timedelta(rng.integers(0, 300, 300), "D")
+    frame = pd.DataFrame(
+        {
+            "count": rng.integers(1, 20, 300),
+            "pay": rng.normal(50, 9, 300).round(2),
+            "day": days,
+            "text": days.strftime("%Y-%m-%d"),
+            "town": rng.choice(["Rome", "Oslo"], 300),
+            "same": 3.0,
+        }
+    )
+    detector = AutoencoderOutlierDetector(VAE(2, max_iter=5, random_state=0))
+    detector.fit(frame)
+    inside = detector.score_samples(frame)
+    np.testing.assert_array_equal(inside, detector.estimator_.score_samples(frame))
+    rows, cells = frame[:5], detector.feature_scores(frame[:5])
+    farther = {
+        "count": [25, 10**9],
+        "pay": [-60.0, -1e9],
+        "day": [pd.Timestamp("2026-01-01"), pd.Timestamp("2100-01-01")],
+        "text": ["2026-01-01", "2100-01-01"],
+        "same": [5.0, 1e3],
+    }
+    for name, (near, far) in farther.items():
+        scores = [detector.score_samples(rows.assign(**{name: v})) for v in (near, far)]
+        assert (scores[0] > scores[1]).all()
+        assert (detector.predict(rows.assign(**{name: far})) == -1).all()
+        more = detector.feature_scores(rows.assign(**{name: far})) - cells
+        assert (more.argmax(axis=1) == list(frame).index(name)).all()
+    # Two standard deviations beyond the highest number cost 2 log 3 nats.
+    spread = detector.estimator_._columns.codec.columns[1].spread
+    assert spread == pytest.approx(frame["pay"].std(ddof=0), rel=0.05)
+    ends = [frame["pay"].max() + k * spread for k in (0, 2)]
+    at_end, beyond = (detector.score_samples(rows.assign(pay=v)) for v in ends)
+    np.testing.assert_allclose(at_end - beyond, 2 * np.log(3), rtol=1e-3)
+
+
 def test_drops_into_a_pipeline_and_a_grid_search(rows):
     X, wrong = rows
     model = AutoencoderOutlierDetector(VAE(1, max_iter=3, random_state=0))

@@ -271,6 +271,32 @@ class TableCodec(CodeLayout):
             scores[:, j] = self.columns[j].scores(self.cells(frame, j), codes[:, j])
         return scores
 
+    def beyond(self, X: Any) -> np.ndarray:
+        """Return how odd it is that numbers and dates lie beyond those of training.
+
+        Parameters
+        ----------
+        X : {DataFrame, ndarray} of shape (n_samples, n_columns)
+            Rows.
+
+        Returns
+        -------
+        nats : ndarray of shape (n_samples, n_columns)
+            2 log(1 + d / s) at a distance d, with s the standard deviation in training:
+            the tail of a Cauchy distribution; 0 within the range.
+        """
+        frame = self._checked(X)
+        nats = np.zeros(frame.shape)
+        for j in range(frame.shape[1]):
+            column: Any = self.column_as_it_came(j)
+            numeric = column.numeric if column.kind == "time" else column
+            if numeric.kind == "numeric" and len(numeric.low):
+                values = column.numbers(self._own_cells(frame, j))
+                low, high = numeric.extent
+                distance = np.fmax(np.fmax(low - values, values - high), 0)
+                nats[:, j] = 2 * np.log1p(distance / numeric.spread)
+        return nats
+
     def _checked(self, X: Any) -> pd.DataFrame:
         frame = self._frame(X)
         if frame.shape[1] != len(self.columns):

@@ -277,6 +277,16 @@ class NumericColumn:
         """Lowest and highest number of the training rows."""
         return self.low.min(initial=np.inf), self.high.max(initial=-np.inf)
 
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the training values, one if they do not vary."""
+        share = (
+            self.frequencies[: len(self.low)] / self.frequencies[: len(self.low)].sum()
+        )
+        middle = self.low + (self.high - self.low) / 2
+        variance = share @ np.square(middle - share @ middle)
+        return float(np.sqrt(variance)) or 1.0
+
     def rounded(self, values: np.ndarray) -> np.ndarray:
         """Return numbers with the decimals of the column, if it has a usual count."""
         return values if self.decimals is None else rounded(values, self.decimals)
