@@ -203,3 +203,14 @@ def test_a_price_that_is_looked_up_is_a_factor_and_stays():
     drawn = _shuffled(frame)
     _assert_kept(drawn, "net", "cents", "price_usd")
     assert (prices[(drawn["item"] - 1000) // 7] == drawn["price"]).all()
+
+
+def test_a_price_that_stays_close_to_another_one_is_a_factor():
+    rng = np.random.default_rng(0)
+    before = rng.lognormal(4, 1, N).round(2)
+    frame = pd.DataFrame({"open": before, "price": before + rng.normal(size=N)})
+    frame = frame.round(2).assign(q=rng.integers(1, 50, N))
+    frame["net"] = (frame["price"] * frame["q"]).round(2)
+    rows = VAE(max_iter=2, random_state=0).fit(frame).sample(300, random_state=0)
+    _assert_kept(rows, "net")
+    assert 0.8 < (rows["price"] - rows["open"]).std() < 1.3

@@ -143,11 +143,11 @@ class _Rows:
         return 0.0 if decimals is None else 10.0**-decimals
 
     def _rest(self, entry: Formula) -> Any:
-        """Return what a sum leaves, near to what the cells leave."""
-        if entry.kind == "product" or len(entry.rests) == 1:
-            return entry.rests[0]
+        """Return what a sum leaves, near to what the cells leave, or a difference."""
         if entry.kind == "gap":
             return self.before[entry.child] - entry.without_rest(self.before)
+        if entry.kind == "product" or len(entry.rests) == 1:
+            return entry.rests[0]
         left = self.cells[entry.child] - entry.without_rest(self.cells)
         return likely(entry, left)
 
