@@ -203,3 +203,64 @@ def test_a_price_that_is_looked_up_is_a_factor_and_stays():
     drawn = _shuffled(frame)
     _assert_kept(drawn, "net", "cents", "price_usd")
     assert (prices[(drawn["item"] - 1000) // 7] == drawn["price"]).all()
+
+
+def _discounted(rates):
+    """Return invoices of 30 items, whose number tells a price and a rate."""
+    rng = np.random.default_rng(0)
+    item, q = rng.integers(0, 30, N), rng.geometric(0.4, N)
+    frame = pd.DataFrame({"price": rng.lognormal(2.5, 0.8, 30).round(2)[item], "q": q})
+    frame["net"] = (frame["price"] * q).round(2)
+    if rates:
+        frame["rate"] = np.where(item % 3, 0.19, 0.07)
+        frame["tax"] = (frame["net"] * frame["rate"]).round(2)
+        return frame.assign(gross=(frame["net"] + frame["tax"]).round(2))
+    off = (frame["net"] * rng.choice([0.1, 0.25, 0.5], N)).round(2)
+    frame["discount"] = off.where(rng.random(N) < 0.4, 0.0)
+    frame["to_pay"] = (frame["net"] - frame["discount"]).round(2)
+    return frame.assign(item=[f"i{i:02d}" for i in item])
+
+
+def test_the_larger_of_what_a_total_leaves_is_told():
+    frame = _discounted(rates=False).drop(columns="item")
+    assert [f.child for f in TableCodec().fit(frame).rules.formulas] == [2, 4]
+    drawn = _shuffled(frame)
+    _assert_kept(drawn, "net")
+    assert ((drawn["net"] - drawn["discount"] - drawn["to_pay"]).abs() < 0.005).all()
+    for name in ("discount", "to_pay"):
+        assert drawn[name].between(frame[name].min(), frame[name].max()).all()
+    zero = [(own["discount"] == 0).mean() for own in (drawn, frame)]
+    assert abs(zero[0] - zero[1]) < 0.1
+
+
+@pytest.mark.parametrize("name", ["tax", "gross"])
+def test_a_known_cell_is_met_through_several_formulas(name):
+    frame = _discounted(rates=True)
+    model = VAE(max_iter=5, random_state=0).fit(frame)
+    rows = model.sample(80, given={name: frame[name][9]}, random_state=0)
+    assert (rows[name] == frame[name][9]).all()
+    _assert_kept(rows, "net", "gross")
+    assert ((rows["net"] * rows["rate"] - rows["tax"]).abs() < 0.0051).all()
+
+
+@pytest.mark.parametrize("name", ["discount", "to_pay"])
+def test_a_looked_up_price_stays_where_what_follows_from_it_is_known(name):
+    frame = _discounted(rates=False)
+    model = VAE(max_iter=5, random_state=0).fit(frame)
+    rows = model.sample(80, given={name: frame[name][3]}, random_state=0)
+    assert (rows[name] == frame[name][3]).all()
+    _assert_kept(rows, "net")
+    assert ((rows["net"] - rows["discount"] - rows["to_pay"]).abs() < 0.005).all()
+    prices = frame.drop_duplicates("item").set_index("item")["price"]
+    assert (prices[rows["item"]].to_numpy() == rows["price"]).all()
+
+
+def test_a_price_that_stays_close_to_another_one_is_a_factor():
+    rng = np.random.default_rng(0)
+    before = rng.lognormal(4, 1, N).round(2)
+    frame = pd.DataFrame({"open": before, "price": before + rng.normal(size=N)})
+    frame = frame.round(2).assign(q=rng.integers(1, 50, N))
+    frame["net"] = (frame["price"] * frame["q"]).round(2)
+    rows = VAE(max_iter=2, random_state=0).fit(frame).sample(300, random_state=0)
+    _assert_kept(rows, "net")
+    assert 0.8 < (rows["price"] - rows["open"]).std() < 1.3

@@ -357,3 +357,19 @@ def test_polars_frames_have_gaps(trips):
     some = frame.head(20).with_columns(start=pl.lit(None))
     filled = model.impute(some, random_state=0)
     assert filled["start"].null_count() == 0
+
+
+@pytest.mark.parametrize("name", ["open", "close"])
+def test_numbers_of_any_decimals_are_given(name):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"open": rng.lognormal(4, 1, N)})
+    frame["close"] = frame["open"] + rng.normal(0, 0.5, N)
+    codec = TableCodec().fit(frame)
+    assert _gaps(frame) == {"close": "open"}
+    value = float(frame[name][0])
+    j = codec.names.index(name)
+    rows = codec.decode(
+        codec.encode(frame[:9]), np.random.default_rng(0), [(slice(0, 9), j, value)]
+    )
+    assert (rows[name] == value).all()
+    assert (rows["close"] - rows["open"]).between(-3, 3).all()

@@ -156,16 +156,20 @@ def _candidate(numbers: Numbers, formula: Formula) -> Candidate:
         (True, False): _RATED_SUM,
     }
     agreement = _agreement(numbers, formula)
+    n_less = sum(sign < 0 for sign in formula.signs)
+    parts = formula.inputs if is_sum and is_plain else []
+    # Of what is left of a total the larger is told, which an error hardly changes.
+    parts = sorted(parts, key=numbers.spread, reverse=True)
     rank = (
         kinds[is_sum, is_plain],
         len(formula.inputs),
         # A total is more than its parts.
-        sum(sign < 0 for sign in formula.signs),
+        n_less,
         -round(agreement, 3),
+        -numbers.spread(formula.child) if n_less and is_plain else 0.0,
         _length(formula.rate),
         formula.columns,
     )
-    parts = formula.inputs if is_sum and is_plain else []
     forms = [formula, *(formula.turned(j) for j in parts)]
     return Candidate(rank, forms, agreement)
 

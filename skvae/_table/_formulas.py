@@ -8,6 +8,7 @@ from the last to the first.
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,9 @@ from skvae._table._sums import likely
 
 # Relative error of calculated numbers; levels of a factor that are tried out.
 _ERROR, _MAX_LEVELS = 1e-9, 256
+# Steps towards a known number through several formulas, the first as a share of the
+# range of the column that moves.
+_STEPS, _STEP = 3, 0.01
 
 
 @dataclass(eq=False)
@@ -113,6 +117,8 @@ def settle(
     with np.errstate(all="ignore"):
         while rows.tell(chain) or any(rows.tell([hint]) for hint in hints):
             pass
+        if rows.is_drawn:
+            rows.search(chain)
         for entry in reversed(chain):
             rows.give_way(entry)
         for entry in chain:
@@ -143,11 +149,11 @@ class _Rows:
         return 0.0 if decimals is None else 10.0**-decimals
 
     def _rest(self, entry: Formula) -> Any:
-        """Return what a sum leaves, near to what the cells leave."""
-        if entry.kind == "product" or len(entry.rests) == 1:
-            return entry.rests[0]
+        """Return what a sum leaves, near to what the cells leave, or a difference."""
         if entry.kind == "gap":
             return self.before[entry.child] - entry.without_rest(self.before)
+        if entry.kind == "product" or len(entry.rests) == 1:
+            return entry.rests[0]
         left = self.cells[entry.child] - entry.without_rest(self.cells)
         return likely(entry, left)
 
@@ -317,11 +323,101 @@ class _Rows:
             moved = np.clip(moved, *self.column(j).extent)
             self._set(j, rows & ~self.known[j], moved)
 
+    # -- through several formulas ------------------------------------------------------
+    def search(self, chain: list[Formula]) -> None:
+        """Find drawn cells from which several formulas lead to a known one.
+
+        A gross amount follows from a net one and its tax, and both from a price: to
+        move one of these alone breaks a formula.
+        """
+        for entry in reversed(chain):
+            upstream = _upstream(entry, chain)
+            told = [form.child for form in upstream]
+            if entry.kind not in ("product", "sum") or not told:
+                continue
+            bound = self.known[entry.child] & self._is_whole(entry)
+            bound &= self._n_open(told) > 0
+            if bound.any():
+                for form in upstream:
+                    self.follow(form, bound)
+                self.used = set()
+                self._take(np.flatnonzero(bound), entry, upstream)
+
+    def _take(self, rows: np.ndarray, entry: Formula, upstream: list[Formula]) -> None:
+        """Take the cells that are found for some rows, which then stay as they are."""
+        some = copy(self)
+        for name in ("cells", "known", "before"):
+            own = getattr(self, name)
+            setattr(some, name, {j: cells[rows] for j, cells in own.items()})
+        cells, found = some.leading(entry, upstream)
+        here = rows[found]
+        for j in {j for form in (entry, *upstream) for j in form.columns}:
+            self.cells[j], self.known[j] = self.cells[j].copy(), self.known[j].copy()
+            self.cells[j][here], self.known[j][here] = cells[j][found], True
+
+    def leading(
+        self, entry: Formula, upstream: list[Formula]
+    ) -> tuple[dict[int, np.ndarray], np.ndarray]:
+        """Return cells that lead to a known child, and tell in which rows.
+
+        Where no column alone can make up for what is missing, one of few values takes
+        the nearest of them beside which another one can.
+        """
+        chosen = start = self.cells
+        best = np.full(len(start[entry.child]), np.inf)
+        movable = [j for form in (entry, *upstream[::-1]) for j in form.movable]
+        roots = [j for j in dict.fromkeys(movable) if j not in self.children]
+        trials = [(-1, 0.0), *((i, v) for i in roots for v in self._levels(i))]
+        for i, level in trials:
+            base = dict(start)
+            far, left = np.zeros(len(best)), np.isinf(best)
+            if i >= 0:
+                base[i] = np.where(self.known[i], start[i], level)
+                far = 1 + np.abs(base[i] - start[i])
+                left = (far < best) & ~self.known[i]
+            for j in (-1, *roots):
+                if j == i >= 0 or not left.any():
+                    continue
+                self.cells = dict(base)
+                fits = left & self._leads(entry, upstream, j)
+                best = np.where(fits, far, best)
+                chosen = {k: np.where(fits, self.cells[k], chosen[k]) for k in chosen}
+                left = left & ~fits
+        return chosen, np.isfinite(best)
+
+    def _leads(self, entry: Formula, upstream: list[Formula], j: int) -> Any:
+        """Tell where a known child is told, once column j has moved towards that."""
+        wanted, told = self.cells[entry.child], self._led(entry, upstream)
+        fits: Any = True
+        if j >= 0:
+            own, (low, high) = self.cells[j], self.column(j).extent
+            step = max(self._unit(j), _STEP * (high - low))
+            self.cells[j] = own + step
+            slope = (self._led(entry, upstream) - told) / step
+            self.cells[j] = own
+            for _ in range(_STEPS):
+                moved = self.cells[j] + (wanted - told) / slope
+                moved = self.column(j).rounded(np.clip(moved, low, high))
+                self.cells[j] = np.where(np.isnan(moved), own, moved)
+                told = self._led(entry, upstream)
+            fits = ~self.known[j]
+        for form in (entry, *upstream):
+            told = self.cells[form.child]
+            fits = fits & self._agrees(form, told)
+            fits &= self.known[form.child] | self.column(form.child).is_within(told)
+        return fits
+
+    def _led(self, entry: Formula, upstream: list[Formula]) -> np.ndarray:
+        """Return the child as told, once what it depends on follows."""
+        for form in upstream:
+            self._set(form.child, ~self.known[form.child], self._told(form))
+        return self._told(entry)
+
     # -- to what is drawn --------------------------------------------------------------
-    def follow(self, entry: Formula) -> None:
+    def follow(self, entry: Formula, here: Any = True) -> None:
         """Make the child what its inputs tell; they give way if it leaves its range."""
         j = entry.child
-        rows = ~self.known[j] & self._is_whole(entry)
+        rows = here & ~self.known[j] & self._is_whole(entry)
         roots = {self.root.get(i, i) for i in entry.inputs}
         if not self.is_drawn and len(roots) > 1:
             rows &= self._n_open(entry.inputs) == 0
@@ -342,11 +438,21 @@ class _Rows:
             if j in self.children or j in self.used or not rows.any():
                 continue
             moved = self._solved(entry, j, wanted, rest)
+            moved = np.clip(moved, *self.column(j).extent)
             again = self._told(entry, self.cells | {j: moved}, rest)
-            fits = rows & ~self.known[j] & self.column(j).is_within(moved)
-            fits &= self.column(entry.child).is_within(again)
+            fits = rows & ~self.known[j] & self.column(entry.child).is_within(again)
             self._set(j, fits, moved)
             rows = rows & ~fits
+
+
+def _upstream(entry: Formula, chain: list[Formula]) -> list[Formula]:
+    """Return the formulas that what tells a column depends on, in order."""
+    needed, found = set(entry.inputs), []
+    for form in reversed(chain[: chain.index(entry)]):
+        if form.child in needed:
+            needed |= set(form.inputs)
+            found.append(form)
+    return found[::-1]
 
 
 def _equal(told: np.ndarray, wanted: np.ndarray) -> Any:

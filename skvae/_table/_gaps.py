@@ -320,5 +320,6 @@ def _in_form(values: np.ndarray, column: Any, side: int = 0) -> Any:
     if isinstance(column, TimeColumn):
         return column.dates(values, side)
     if column.decimals is None:
-        return values
+        # A series lends its numbers for reading only.
+        return values.copy()
     return np.round(values, column.decimals)
