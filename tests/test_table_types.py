@@ -147,3 +147,84 @@ def test_a_polars_column_may_be_missing_altogether(model):
     vae = VAE(max_iter=2, random_state=0).fit(frame)
     some = frame.head(20).with_columns(t=pl.lit(None), x=pl.lit(None))
     assert vae.impute(some, random_state=0).schema == frame.schema
+
+
+BATCHES = {
+    "fewer levels": (
+        "level",
+        lambda c: c.where(c == "a").cat.remove_unused_categories(),
+    ),
+    "ordered": ("level", lambda c: c.astype("category").cat.as_ordered()),
+    "nullable integers": ("rate", lambda c: c.round().astype("Int64")),
+    "floats": ("count", lambda c: c.astype(float)),
+    "small integers": ("count", lambda c: (c % 100).astype("Int8")),
+    "booleans": ("flag", lambda c: c.astype("boolean")),
+    "floats for decimals": ("price", lambda c: c.astype(float)),
+    "dates for days": ("day", pd.to_datetime),
+}
+
+
+@pytest.fixture(scope="module")
+def filler(numbers, moments):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "level": pd.Categorical(rng.choice(["a", "b", "c"], N, p=[0.1, 0.3, 0.6])),
+            "rate": numbers,
+            "count": rng.integers(0, 1000, N),
+            "flag": rng.integers(0, 2, N),
+            "price": [decimal.Decimal(f"{v:.2f}") for v in numbers],
+            "day": moments.dt.date,
+        }
+    )
+    return VAE(max_iter=2, random_state=0).fit(frame), frame
+
+
+@pytest.mark.parametrize("kind", BATCHES)
+def test_gaps_of_a_batch_of_another_type_are_filled(kind, filler):
+    model, frame = filler
+    name, change = BATCHES[kind]
+    gaps = np.arange(N) % 5 == 0
+    batch = frame.assign(**{name: change(frame[name])})
+    batch[name] = batch[name].mask(gaps)
+    filled = model.impute(batch)[name]
+    assert not filled.isna().any()
+    assert len({type(value) for value in filled.tolist()}) == 1
+    known = batch[name].notna()
+    assert filled[known].tolist() == batch[name][known].tolist()
+
+
+def test_gaps_of_a_polars_batch_of_another_type_are_filled(filler):
+    pl = pytest.importorskip("polars")
+    frame = pl.DataFrame(filler[1][["rate", "count"]].to_dict("list"))
+    frame = frame.with_columns(level=pl.Series(filler[1]["level"].tolist()))
+    kind = pl.Enum(["a", "b", "c"])
+    model = VAE(max_iter=2, random_state=0).fit(
+        frame.with_columns(pl.col("level").cast(kind))
+    )
+    batch = frame.with_columns(
+        pl.col("rate").round().cast(pl.Int64),
+        (pl.col("count") % 100).cast(pl.Int8),
+        pl.when(pl.col("level") == "a")
+        .then(pl.lit("a"))
+        .cast(pl.Enum(["a"]))
+        .alias("level"),
+    )
+    gaps = pl.int_range(pl.len()) % 5 == 0
+    batch = batch.with_columns(pl.when(~gaps).then(pl.all()))
+    filled = model.impute(batch)
+    assert filled.null_count().sum_horizontal().item() == 0
+    assert filled.schema["rate"] == pl.Float64
+    assert filled.schema["level"] == kind
+    for name in batch.columns:
+        known = batch[name].is_not_null()
+        assert (
+            filled[name].filter(known).to_list() == batch[name].drop_nulls().to_list()
+        )
+
+
+def test_complete_rows_to_impute_are_checked_too(model):
+    fitted, frame = model
+    late = frame.assign(t=frame["t"].astype(str).mask(np.arange(N) % 5 == 0))
+    with pytest.raises(ValueError, match="held dates in training"):
+        fitted.impute(late)

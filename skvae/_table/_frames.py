@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from skvae._table._objects import ObjectForm
+
 _NUMERIC_KINDS = "iuf"
 
 
@@ -194,6 +196,11 @@ def fill_cells(X: Any, filled: Any, cells: np.ndarray) -> Any:
         Rows, and rows of the same form to take cells from.
     cells : ndarray of shape (n_samples, n_features)
         True where a cell is taken from `filled`.
+
+    Returns
+    -------
+    rows : {array, DataFrame} of shape (n_samples, n_features)
+        Rows in their own types; where one has no room for a cell, in that of `filled`.
     """
     library = library_of(X)
     if library is None:
@@ -202,18 +209,48 @@ def fill_cells(X: Any, filled: Any, cells: np.ndarray) -> Any:
     columns, types = {}, dict(zip(X.columns, X.dtypes, strict=True))
     for j, name in enumerate(ours.columns):
         column, more = (frame[name].reset_index(drop=True) for frame in (ours, other))
-        if cells[:, j].any():
-            column = column.mask(cells[:, j], more)
+        gaps = cells[:, j]
         # A column of nothing but gaps may have no type of its own.
         untyped = column.dtype == object or str(types[name]) == "Null"
-        if cells[:, j].all() and untyped:
+        if gaps.all() and untyped:
             column, types[name] = more, filled[name].dtype
+        elif gaps.any():
+            column = _filled(column, more, gaps)
+            if library == "polars" and not _holds(types[name], filled[name]):
+                types[name] = filled[name].dtype
         columns[name] = column
     frame = pd.DataFrame(columns)
     if library == "pandas":
         frame.index = X.index
         return frame
     return from_pandas(frame, library, {n: str(t) for n, t in types.items()})
+
+
+def _filled(column: pd.Series, more: pd.Series, cells: np.ndarray) -> pd.Series:
+    """Return a column with some cells of another one, in a type that holds both."""
+    form = ObjectForm.of(more)
+    if form is not None and column.dtype != more.dtype:
+        more = form.read(more, column.name)
+    try:
+        filled = column.mask(cells, more)
+        if filled.dtype != object or object in (column.dtype, more.dtype):
+            return filled
+    except (TypeError, ValueError):  # The type has no room for what is filled in.
+        pass
+    objects = column.astype(object).mask(cells, more.astype(object))
+    return objects.astype(more.dtype)
+
+
+def _holds(dtype: Any, series: Any) -> bool:
+    """Tell whether a polars type holds the cells of a column as they are."""
+    import polars as pl
+
+    if dtype.is_float() and series.dtype.is_float():
+        return True
+    try:
+        return bool(series.cast(dtype).cast(series.dtype).equals(series))
+    except pl.exceptions.PolarsError:
+        return False
 
 
 def concat_rows(parts: list[Any]) -> Any:
