@@ -278,6 +278,8 @@ class TableCodec(CodeLayout):
                 f"X has {frame.shape[1]} features, but the model was fitted on "
                 f"{len(self.columns)}."
             )
+        if self.library and library_of(X):
+            _check_names(list(frame.columns), self.names)
         return frame
 
     def cells(self, frame: pd.DataFrame, j: int) -> Any:
@@ -517,3 +519,19 @@ class TableCodec(CodeLayout):
         for name in ("library", "names", "dtypes", "categories"):
             setattr(codec, name, state[name])
         return codec
+
+
+def _check_names(names: list[Any], seen: list[Any]) -> None:
+    """Refuse other columns, or in another order; scikit-learn looks at text alone."""
+    if pd.Index(names).equals(pd.Index(seen)):
+        return
+    message = "The feature names should match those that were passed during fit.\n"
+    unseen = [name for name in names if name not in seen]
+    missing = [name for name in seen if name not in names]
+    if unseen:
+        message += f"Feature names unseen at fit time: {unseen[:5]}.\n"
+    if missing:
+        message += f"Feature names seen at fit time, yet now missing: {missing[:5]}.\n"
+    if not unseen and not missing:
+        message += "Feature names must be in the same order as they were in fit.\n"
+    raise ValueError(message)
