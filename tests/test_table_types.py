@@ -228,3 +228,27 @@ def test_complete_rows_to_impute_are_checked_too(model):
     late = frame.assign(t=frame["t"].astype(str).mask(np.arange(N) % 5 == 0))
     with pytest.raises(ValueError, match="held dates in training"):
         fitted.impute(late)
+
+
+def test_polars_dates_keep_their_time_zone():
+    pl = pytest.importorskip("polars")
+    hours = pd.Timestamp("2024-01-01", tz="UTC") + pd.to_timedelta(
+        np.random.default_rng(0).integers(0, 6000, 300), unit="h"
+    )
+    frame = pl.DataFrame({"t": hours.to_list()}).with_columns(
+        pl.col("t").dt.convert_time_zone("America/New_York")
+    )
+    frame = frame.with_columns(hour=pl.col("t").dt.hour())
+    model = VAE(max_iter=2, random_state=0).fit(frame)
+    rows = model.sample(100, random_state=0)
+    assert (rows["t"].dt.hour() == rows["hour"]).all()
+    aware = frame["t"][0]
+    for asked in ("2024-03-05 10:00", aware, aware.replace(tzinfo=None)):
+        cell = model.sample(1, given={"t": asked}, random_state=0)["t"][0]
+        assert cell.replace(tzinfo=None) == pd.Timestamp(asked).tz_localize(None)
+    gaps = pl.int_range(pl.len()) % 3 == 0
+    filled = model.impute(frame.with_columns(pl.when(~gaps).then("t").alias("t")))
+    assert filled.schema == frame.schema
+    assert (filled["t"].dt.hour() == frame["hour"]).all()
+    with pytest.raises(ValueError, match="with a time zone"):
+        model.transform(frame.with_columns(pl.col("t").dt.replace_time_zone(None)))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skvae._table._frames import without_zone
+from skvae._table._frames import with_zone, without_zone
 from skvae._table._numeric import NumericColumn
 from skvae._table._written_dates import WrittenDates
 
@@ -158,10 +158,7 @@ class TimeColumn:
 
     def zoned(self, moments: pd.Series) -> pd.Series:
         """Return moments without a zone, or durations, as cells of the column."""
-        if self.zone is None:
-            return moments
-        # A copy: pandas 2 warns of writing to what a method of `dt` returned.
-        return moments.dt.tz_localize("UTC").dt.tz_convert(self.zone).copy()
+        return moments if self.zone is None else with_zone(moments, self.zone)
 
     @property
     def is_discrete(self) -> bool:

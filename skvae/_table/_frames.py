@@ -46,7 +46,9 @@ def _polars_column(series: Any) -> pd.Series:
     if dtype == pl.String:
         return pd.Series(series.to_list(), dtype="str")
     if dtype.is_temporal():
-        return pd.Series(series.to_numpy())
+        moments = pd.Series(series.to_numpy())
+        zone = getattr(dtype, "time_zone", None)
+        return moments if zone is None else with_zone(moments, zone)
     if dtype == pl.Boolean:
         return pd.Series(
             series.to_list(), dtype="boolean" if series.null_count() else bool
@@ -66,7 +68,7 @@ def from_pandas(frame: pd.DataFrame, library: str, dtypes: dict[str, str]) -> An
 
     columns = {}
     for name in frame.columns:
-        values = frame[name]
+        values = without_zone(frame[name])
         missing = values.isna().to_numpy()
         data = [None if m else v for v, m in zip(values.tolist(), missing, strict=True)]
         dtype = _polars_dtype(dtypes[name], values)
@@ -458,6 +460,12 @@ def without_zone(series: pd.Series) -> pd.Series:
     if getattr(series.dtype, "tz", None) is None:
         return series
     return series.dt.tz_convert("UTC").dt.tz_localize(None)
+
+
+def with_zone(moments: pd.Series, zone: str) -> pd.Series:
+    """Return moments in UTC, given without a zone, in a time zone."""
+    # A copy: pandas 2 warns of writing to what a method of `dt` returned.
+    return moments.dt.tz_localize("UTC").dt.tz_convert(zone).copy()
 
 
 def floats_of(series: pd.Series) -> np.ndarray:
