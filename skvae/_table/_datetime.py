@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 
 from skvae._table._frames import with_zone, without_zone
 from skvae._table._numeric import NumericColumn
+from skvae._table._objects import duration_of
 from skvae._table._written_dates import WrittenDates
 
 _MISSING = np.iinfo(np.int64).min
@@ -201,6 +203,7 @@ class TimeColumn:
         if self.text and isinstance(value, str):
             return self.text.read(pd.Series([value]), self.name)[0]
         value = value.to_timestamp() if isinstance(value, pd.Period) else value
+        value = duration_of(value) if isinstance(value, datetime.time) else value
         kind = pd.Timedelta if self.is_duration else pd.Timestamp
         try:
             moment = kind(value)
