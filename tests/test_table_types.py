@@ -252,3 +252,60 @@ def test_polars_dates_keep_their_time_zone():
     assert (filled["t"].dt.hour() == frame["hour"]).all()
     with pytest.raises(ValueError, match="with a time zone"):
         model.transform(frame.with_columns(pl.col("t").dt.replace_time_zone(None)))
+
+
+LONG = 1_700_000_000_000_000_001
+KEYS = {
+    "int64": lambda keys: pd.Series(keys),
+    "uint64": lambda keys: pd.Series(keys.astype("uint64") + np.uint64(2**62)),
+    "Int64": lambda keys: pd.Series(keys).astype("Int64").mask(np.arange(N) % 9 == 0),
+    "object": lambda keys: pd.Series(keys.tolist(), dtype=object),
+    "neighbours": lambda keys: pd.Series(2**53 + keys % 6),
+    "decimal": lambda keys: pd.Series([decimal.Decimal(k) for k in keys.tolist()]),
+}
+
+
+@pytest.mark.parametrize("kind", KEYS)
+def test_long_keys_stay_what_they_are(kind, numbers):
+    some = LONG + np.random.default_rng(0).integers(0, 10**12, 20)
+    keys = KEYS[kind](some[np.arange(N) % 20])
+    frame = pd.DataFrame({"key": keys, "x": numbers})
+    model = VAE(max_iter=2, random_state=0).fit(frame)
+    rows = model.sample(100, random_state=0)
+    assert rows["key"].dtype == frame["key"].dtype
+    seen = set(keys.dropna())
+    assert set(rows["key"].dropna()) <= seen
+    assert model.sample(1, given={"key": keys[1]}, random_state=0)["key"][0] == keys[1]
+    with pytest.raises(ValueError, match="Found unknown categories in column 'key'"):
+        model.transform(frame[1:4].assign(key=keys[1:4] + 10**13))
+
+
+def test_long_keys_are_filled_exactly(numbers):
+    keys = pd.Series(LONG + np.arange(N) // 10)
+    frame = pd.DataFrame({"key": keys, "x": numbers})
+    model = VAE(max_iter=2, random_state=0).fit(frame)
+    gaps = np.arange(N) % 4 == 0
+    filled = model.impute(frame.assign(key=keys.astype("Int64").mask(gaps)))["key"]
+    assert filled[~gaps].tolist() == keys[~gaps].tolist()
+    assert set(filled) <= set(keys)
+    with pytest.raises(ValueError, match="Found unknown categories in column 'key'"):
+        model.impute(frame.assign(key=keys.mask(gaps)))  # Floats, and other keys.
+
+
+def test_long_keys_of_polars(numbers):
+    pl = pytest.importorskip("polars")
+    frame = pl.DataFrame({"key": (LONG + np.arange(N) // 10).tolist(), "x": numbers})
+    model = VAE(max_iter=2, random_state=0).fit(frame)
+    gaps = pl.int_range(pl.len()) % 4 == 0
+    batch = frame.with_columns(pl.when(~gaps).then("key").alias("key"))
+    for rows in (model.sample(100, random_state=0), model.impute(batch)):
+        assert rows.schema == frame.schema
+        assert set(rows["key"]) <= set(frame["key"])
+
+
+def test_large_numbers_that_floats_hold_are_numbers(numbers):
+    nanoseconds = (1_700_000_000 + np.arange(N)) * 10**9
+    model = VAE(max_iter=2, random_state=0).fit(
+        pd.DataFrame({"t": nanoseconds, "x": numbers})
+    )
+    assert model._columns.codec.columns[0].kind == "numeric"

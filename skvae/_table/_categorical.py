@@ -147,7 +147,13 @@ class CategoryColumn(UnorderedCodes):
         """Return the place of each cell among the levels, -1 if it is not there."""
         if isinstance(series.dtype, pd.CategoricalDtype):
             series = pd.Series(np.asarray(series.astype(object)), dtype=object)
-        return self._index.get_indexer(pd.Index(series))
+        return self._found(pd.Index(series))
+
+    def _found(self, cells: pd.Index) -> np.ndarray:
+        # As floats, long whole numbers would be taken for their neighbours.
+        if self._index.dtype.kind in "iu" and cells.dtype.kind == "f":
+            cells = cells.astype(object)
+        return self._index.get_indexer(cells)
 
     # Levels are drawn again, each as it came.
     is_discrete = True
@@ -204,7 +210,7 @@ class CategoryColumn(UnorderedCodes):
             if not self.has_missing:
                 raise ValueError(f"Column {self.name!r} has no missing cells.")
             return np.array([self.missing_code])
-        found = self._index.get_indexer([value])
+        found = self._found(pd.Index([value]))
         if found[0] < 0:
             raise ValueError(
                 f"Column {self.name!r} has no level {value!r}. Known levels are "
@@ -216,7 +222,7 @@ class CategoryColumn(UnorderedCodes):
         """Return the level a condition asks for, None for a missing cell."""
         if pd.isna(value):
             return None
-        return self.levels[int(self._index.get_indexer([value])[0])]
+        return self.levels[int(self._found(pd.Index([value]))[0])]
 
     def get_state(self) -> dict[str, Any]:
         """Return the learned state as plain values."""

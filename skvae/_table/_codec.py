@@ -32,7 +32,12 @@ from skvae._table._joint import JointColumn, find_joint
 from skvae._table._known import Known
 from skvae._table._layout import CodeLayout
 from skvae._table._numeric import NumericColumn
-from skvae._table._objects import ObjectForm, object_forms, read_objects
+from skvae._table._objects import (
+    ObjectForm,
+    are_exact_floats,
+    object_forms,
+    read_objects,
+)
 from skvae._table._orders import crossing_codes
 from skvae._table._rules import Rules, both_of
 from skvae._table._written_dates import WrittenDates
@@ -186,6 +191,9 @@ class TableCodec(CodeLayout):
         if dtype.kind in "mM":
             return TimeColumn.fit(series, name, self.max_bins)
         if pd.api.types.is_bool_dtype(dtype):
+            return CategoryColumn.fit(series, name, self.max_levels)
+        whole = pd.api.types.is_integer_dtype(dtype)
+        if whole and not are_exact_floats(series.dropna()):
             return CategoryColumn.fit(series, name, self.max_levels)
         if pd.api.types.is_numeric_dtype(dtype):
             if dtype.kind == "c":

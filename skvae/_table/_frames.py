@@ -235,7 +235,8 @@ def _filled(column: pd.Series, more: pd.Series, cells: np.ndarray) -> pd.Series:
         more = form.read(more, column.name)
     try:
         filled = column.mask(cells, more)
-        if filled.dtype != object or object in (column.dtype, more.dtype):
+        is_plain = filled.dtype != object or object in (column.dtype, more.dtype)
+        if is_plain and filled[cells].tolist() == more[cells].tolist():
             return filled
     except (TypeError, ValueError):  # The type has no room for what is filled in.
         pass
@@ -409,9 +410,10 @@ def _cast_polars(name: str, values: np.ndarray, dtype: str) -> Any:
 
 def polars_like(values: Any, dtype: str) -> pd.Series:
     """Return values as a pandas column that converts to a polars type."""
+    of_objects = isinstance(values, np.ndarray) and values.dtype == object
     if dtype.startswith(("Int", "UInt")):
-        return pd.Series(values, dtype="Float64").astype(dtype)
-    if isinstance(values, np.ndarray) and values.dtype == object:
+        return pd.Series(values, dtype=dtype if of_objects else "Float64").astype(dtype)
+    if of_objects:
         return pd.Series(values, dtype=object)
     return pd.Series(values)
 

@@ -37,6 +37,8 @@ _WRITE: dict[str, Any] = {
     "datetime": pd.Timestamp.to_pydatetime,
     "timedelta": pd.Timedelta.to_pytimedelta,
 }
+# Whole numbers up to the one are floats; from the other on there are none.
+_LARGEST, _OVERFLOW = 2**53, 2**1023
 _LAST_TIME = datetime.timedelta(days=1, microseconds=-1)
 
 
@@ -67,16 +69,17 @@ class ObjectForm:
         kinds = {type(value) for value in known}
         if kinds == {decimal.Decimal}:
             finite = (value for value in known if value.is_finite())
-            places = (-int(value.as_tuple().exponent) for value in finite)
-            return cls("decimal", max(places, default=0))
+            places = max((-int(v.as_tuple().exponent) for v in finite), default=0)
+            is_number = places > 0 or are_exact_floats(known)
+            return cls("decimal", places) if is_number else None
         if kinds == {datetime.date}:
             return cls("date")
         if len(kinds) == 1 and not kinds.isdisjoint(_OF_TYPE):
             return cls._of_times(known, _OF_TYPE[kinds.pop()])
         found = pd.api.types.infer_dtype(known)
-        if found not in _NUMBERS:
-            return None
-        return cls("integer" if found == "integer" else "float")
+        if found != "integer":
+            return cls("float") if found in _NUMBERS else None
+        return cls("integer") if are_exact_floats(known) else None
 
     @classmethod
     def _of_times(cls, known: pd.Series, kind: str) -> ObjectForm | None:
@@ -154,6 +157,12 @@ class ObjectForm:
     def to_dict(self) -> dict[str, Any]:
         """Return the form as plain values."""
         return asdict(self)
+
+
+def are_exact_floats(whole: pd.Series) -> bool:
+    """Tell whether known whole numbers are the same as floats; long keys are not."""
+    large = (v for v in whole.tolist() if not -_LARGEST <= v <= _LARGEST)
+    return all(abs(v) < _OVERFLOW and int(float(v)) == v for v in large)
 
 
 def duration_of(time: datetime.time) -> datetime.timedelta:
