@@ -205,3 +205,21 @@ def test_naive_moments_are_no_zoned_ones():
     late = pd.DataFrame({"x": moments["datetime"]}, dtype=object)
     with pytest.raises(ValueError, match="held dates with a time zone"):
         codec.encode(late)
+
+
+@pytest.mark.parametrize("cell", [[1], {"a": 1}, {1}, np.arange(2)])
+def test_cells_that_hold_several_values_are_refused_by_name(cell):
+    nested = pd.Series([cell] * 40, dtype=object)
+    message = f"Column 'x' holds {type(cell).__name__} objects"
+    with pytest.raises(TypeError, match=message):
+        TableCodec().fit(pd.DataFrame({"x": nested}))
+    codec = TableCodec().fit(pd.DataFrame({"x": ["u", "v"] * 20}))
+    with pytest.raises(TypeError, match=message):
+        codec.encode(pd.DataFrame({"x": nested}))
+
+
+def test_lists_of_pyarrow_are_refused_by_name():
+    pa = pytest.importorskip("pyarrow")
+    kind = pd.ArrowDtype(pa.list_(pa.int64()))
+    with pytest.raises(TypeError, match="Column 'x' holds list objects"):
+        TableCodec().fit(pd.DataFrame({"x": pd.Series([[1]] * 40, dtype=kind)}))

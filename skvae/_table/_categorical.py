@@ -126,7 +126,11 @@ class CategoryColumn(UnorderedCodes):
     def encode(self, series: pd.Series) -> np.ndarray:
         """Return the code of each cell; a level never seen is refused."""
         missing = series.isna().to_numpy()
-        found = self._places(series)
+        try:
+            found = self._places(series)
+        except TypeError:  # Lists and their like have no hash.
+            _check_one_type(series, self.name)
+            raise
         codes = np.full(len(found), -1, dtype=np.int32)
         codes[found >= 0] = self.code_of_level[found[found >= 0]]
         codes[missing] = self.missing_code
@@ -242,9 +246,13 @@ def _plain(value: Any) -> Any:
 
 def _check_one_type(series: pd.Series, name: str) -> None:
     """Refuse a column that mixes kinds of values, such as strings and numbers."""
-    if series.dtype != object:
+    kinds: set[Any]
+    if series.dtype == object:
+        kinds = {type(v) for v in series.dropna().head(100_000)}
+    elif isinstance(series.dtype, pd.ArrowDtype):
+        kinds = {series.dtype.type}
+    else:
         return
-    kinds = {type(v) for v in series.dropna().head(100_000)}
     numbers = {int, float, bool, np.bool_, np.int64, np.float64}
     if len(kinds) > 1 and not kinds <= numbers:
         found = sorted(k.__name__ for k in kinds)
