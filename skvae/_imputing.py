@@ -52,7 +52,10 @@ def imputed(estimator: Any, X: Any, n_samples: int | None, random_state: Any) ->
             "'.toarray()' to convert to a dense numpy array."
         )
     rows = estimator._validate(X, reset=False)
-    source = X if estimator._columns.kind == "table" else rows
+    table = estimator._columns.kind == "table"
+    source = X if table else rows
+    if table:  # What `transform` refuses is refused in complete rows too.
+        estimator._columns.codec.encode(source)
     cells = missing_cells(source)
     device = next(estimator._module.parameters()).device
     # Single imputation is deterministic: its draws are fixed with the model.
@@ -67,7 +70,7 @@ def imputed(estimator: Any, X: Any, n_samples: int | None, random_state: Any) ->
         if len(incomplete):
             guess = fill(generator, draw=n_samples is not None)
             filled = _scattered(source, guess, incomplete, cells)
-        if estimator._columns.kind != "table":
+        if not table:
             filled = Container.of(X).restore(np.asarray(filled))
             if hasattr(X, "iloc"):
                 filled.index = X.index

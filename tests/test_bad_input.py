@@ -124,6 +124,29 @@ def test_column_names_are_checked(kind, columns):
         model.transform(FRAME.drop(columns="b"))
 
 
+@pytest.mark.parametrize(
+    "names", [[0, 1, 2], [0.5, 1.5, 2.5], [("a", 0), ("a", 1), ("b", 0)]]
+)
+def test_column_names_that_are_no_text_are_checked(names):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {
+            0: rng.normal(size=90),
+            1: rng.normal(50, 5, 90),
+            2: rng.choice(["u", "v"], 90),
+        }
+    ).set_axis(pd.Index(names), axis=1)
+    model = VAE(max_iter=2, random_state=0).fit(table)
+    turned = table.iloc[:5, [1, 0, 2]]
+    gaps = turned.mask(np.eye(5, 3) == 1)
+    for rows, method in ((gaps, model.impute), (turned, model.score_samples)):
+        with pytest.raises(ValueError, match="must be in the same order"):
+            method(rows)
+    other = table.set_axis(pd.Index([*names[:2], ("c", 9)], dtype=object), axis=1)
+    with pytest.raises(ValueError, match=r"unseen at fit time: \[\('c', 9\)\]"):
+        model.transform(other)
+
+
 def test_an_array_after_a_frame_warns(kind):
     model = _model(kind).fit(FRAME, Y)
     with pytest.warns(UserWarning, match="X does not have valid feature names"):

@@ -3,6 +3,7 @@
 import datetime
 import decimal
 import pickle
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
@@ -99,7 +100,7 @@ def test_other_objects_are_refused(visits, model, name, value):
 @pytest.mark.parametrize(
     "values",
     [
-        [1, 2.5],
+        [0, 1, True],
         ["a", "b"],
         [decimal.Decimal("1"), 2.0],
         [datetime.date(2020, 1, 1), "later"],
@@ -132,3 +133,93 @@ def test_text_comes_back_as_it_was_stored(kind, storage):
         assert rows["text"].dtype == dtype
         assert rows["text"].dtype.storage == storage
         assert rows["level"].cat.categories.dtype.storage == storage
+
+
+def _of_driver():
+    """Return columns as database drivers give them: plain objects, and None."""
+    rng = np.random.default_rng(0)
+    minutes = rng.integers(0, 500_000, N)
+    first, rome = datetime.datetime(2024, 1, 1), ZoneInfo("Europe/Rome")
+    moments = [first + datetime.timedelta(minutes=int(m)) for m in minutes]
+    return {
+        "float": np.exp(rng.normal(3, 1, N)).round(2).tolist(),
+        "int": rng.integers(0, 1000, N).tolist(),
+        "datetime": moments,
+        "Timestamp": [pd.Timestamp(moment) for moment in moments],
+        "zoned": [moment.replace(tzinfo=rome) for moment in moments],
+        "timedelta": [datetime.timedelta(minutes=int(m)) for m in minutes],
+        "Timedelta": [pd.Timedelta(minutes=int(m)) for m in minutes],
+        "time": [moment.time() for moment in moments],
+    }
+
+
+@pytest.mark.parametrize("name", list(_of_driver()))
+@pytest.mark.parametrize("gaps", [False, True])
+def test_columns_of_a_database_driver(name, gaps):
+    column = pd.Series(_of_driver()[name], dtype=object)
+    kind, asked = type(column[0]), column[3]
+    if gaps:
+        column = column.where(np.arange(N) % 7 > 0, None)
+    frame = pd.DataFrame({"x": column, "g": ["u", "v"] * (N // 2)})
+    model = VAE(max_iter=2, random_state=0).fit(frame[:200])
+    rows = model.sample(100, random_state=0)
+    assert rows["x"].dtype == object
+    assert {type(value) for value in rows["x"].dropna()} == {kind}
+    assert rows["x"].isna().any() == gaps
+    assert len(model.transform(frame[200:])) == 100
+    cell = model.sample(1, given={"x": asked}, random_state=0)["x"][0]
+    assert cell == asked
+    batch = frame[:50].assign(x=frame["x"].where(np.arange(N) % 3 > 0, None))
+    filled = model.impute(batch)["x"]
+    assert {type(value) for value in filled} == {kind}
+
+
+def test_polars_times_are_durations():
+    pl = pytest.importorskip("polars")
+    frame = pl.DataFrame({"x": _of_driver()["time"], "g": ["u", "v"] * (N // 2)})
+    model = VAE(max_iter=2, random_state=0).fit(frame[:200])
+    assert len(model.transform(frame[200:])) == 100
+    assert model.sample(20, random_state=0).schema == frame.schema
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("float", "1.5"),
+        ("int", datetime.datetime(2024, 1, 1)),
+        ("datetime", 5),
+        ("timedelta", datetime.time(1)),
+        ("time", datetime.timedelta(hours=1)),
+    ],
+)
+def test_objects_of_another_kind_than_in_training_are_refused(name, other):
+    column = pd.Series(_of_driver()[name], dtype=object)
+    codec = TableCodec().fit(pd.DataFrame({"x": column}))
+    with pytest.raises(ValueError, match="held objects of the kind"):
+        codec.encode(pd.DataFrame({"x": pd.Series([other], dtype=object)}))
+
+
+def test_naive_moments_are_no_zoned_ones():
+    moments = _of_driver()
+    codec = TableCodec().fit(pd.DataFrame({"x": moments["zoned"]}, dtype=object))
+    late = pd.DataFrame({"x": moments["datetime"]}, dtype=object)
+    with pytest.raises(ValueError, match="held dates with a time zone"):
+        codec.encode(late)
+
+
+@pytest.mark.parametrize("cell", [[1], {"a": 1}, {1}, np.arange(2)])
+def test_cells_that_hold_several_values_are_refused_by_name(cell):
+    nested = pd.Series([cell] * 40, dtype=object)
+    message = f"Column 'x' holds {type(cell).__name__} objects"
+    with pytest.raises(TypeError, match=message):
+        TableCodec().fit(pd.DataFrame({"x": nested}))
+    codec = TableCodec().fit(pd.DataFrame({"x": ["u", "v"] * 20}))
+    with pytest.raises(TypeError, match=message):
+        codec.encode(pd.DataFrame({"x": nested}))
+
+
+def test_lists_of_pyarrow_are_refused_by_name():
+    pa = pytest.importorskip("pyarrow")
+    kind = pd.ArrowDtype(pa.list_(pa.int64()))
+    with pytest.raises(TypeError, match="Column 'x' holds list objects"):
+        TableCodec().fit(pd.DataFrame({"x": pd.Series([[1]] * 40, dtype=kind)}))

@@ -157,3 +157,13 @@ def test_few_proposals_behind_the_rows_get_a_warning(model, monkeypatch):
     with pytest.warns(UserWarning, match="of 64 proposals carry the weight") as caught:
         model.sample(200, given={"age": 30}, random_state=0)
     assert caught[0].filename == __file__
+
+
+def test_what_a_calculation_leaves_behind_the_decimals_is_no_part_of_a_condition():
+    rates = np.random.default_rng(0).choice([0.1, 0.2, 0.3], 90)
+    frame = pd.DataFrame({"rate": rates, "g": ["u", "v", "w"] * 30})
+    model = VAE(max_iter=2, random_state=0).fit(frame)
+    rows = model.sample(3, given={"rate": 0.1 * 3}, random_state=0)
+    assert rows["rate"].tolist() == [0.3, 0.3, 0.3]
+    with pytest.raises(ValueError, match="has 1 decimals in training"):
+        model.sample(3, given={"rate": 0.3 - 1e-12}, random_state=0)

@@ -147,3 +147,165 @@ def test_a_polars_column_may_be_missing_altogether(model):
     vae = VAE(max_iter=2, random_state=0).fit(frame)
     some = frame.head(20).with_columns(t=pl.lit(None), x=pl.lit(None))
     assert vae.impute(some, random_state=0).schema == frame.schema
+
+
+BATCHES = {
+    "fewer levels": (
+        "level",
+        lambda c: c.where(c == "a").cat.remove_unused_categories(),
+    ),
+    "ordered": ("level", lambda c: c.astype("category").cat.as_ordered()),
+    "nullable integers": ("rate", lambda c: c.round().astype("Int64")),
+    "floats": ("count", lambda c: c.astype(float)),
+    "small integers": ("count", lambda c: (c % 100).astype("Int8")),
+    "booleans": ("flag", lambda c: c.astype("boolean")),
+    "floats for decimals": ("price", lambda c: c.astype(float)),
+    "dates for days": ("day", pd.to_datetime),
+}
+
+
+@pytest.fixture(scope="module")
+def filler(numbers, moments):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "level": pd.Categorical(rng.choice(["a", "b", "c"], N, p=[0.1, 0.3, 0.6])),
+            "rate": numbers,
+            "count": rng.integers(0, 1000, N),
+            "flag": rng.integers(0, 2, N),
+            "price": [decimal.Decimal(f"{v:.2f}") for v in numbers],
+            "day": moments.dt.date,
+        }
+    )
+    return VAE(max_iter=2, random_state=0).fit(frame), frame
+
+
+@pytest.mark.parametrize("kind", BATCHES)
+def test_gaps_of_a_batch_of_another_type_are_filled(kind, filler):
+    model, frame = filler
+    name, change = BATCHES[kind]
+    gaps = np.arange(N) % 5 == 0
+    batch = frame.assign(**{name: change(frame[name])})
+    batch[name] = batch[name].mask(gaps)
+    filled = model.impute(batch)[name]
+    assert not filled.isna().any()
+    assert len({type(value) for value in filled.tolist()}) == 1
+    known = batch[name].notna()
+    assert filled[known].tolist() == batch[name][known].tolist()
+
+
+def test_gaps_of_a_polars_batch_of_another_type_are_filled(filler):
+    pl = pytest.importorskip("polars")
+    frame = pl.DataFrame(filler[1][["rate", "count"]].to_dict("list"))
+    frame = frame.with_columns(level=pl.Series(filler[1]["level"].tolist()))
+    kind = pl.Enum(["a", "b", "c"])
+    model = VAE(max_iter=2, random_state=0).fit(
+        frame.with_columns(pl.col("level").cast(kind))
+    )
+    batch = frame.with_columns(
+        pl.col("rate").round().cast(pl.Int64),
+        (pl.col("count") % 100).cast(pl.Int8),
+        pl.when(pl.col("level") == "a")
+        .then(pl.lit("a"))
+        .cast(pl.Enum(["a"]))
+        .alias("level"),
+    )
+    gaps = pl.int_range(pl.len()) % 5 == 0
+    batch = batch.with_columns(pl.when(~gaps).then(pl.all()))
+    filled = model.impute(batch)
+    assert filled.null_count().sum_horizontal().item() == 0
+    assert filled.schema["rate"] == pl.Float64
+    assert filled.schema["level"] == kind
+    for name in batch.columns:
+        known = batch[name].is_not_null()
+        assert (
+            filled[name].filter(known).to_list() == batch[name].drop_nulls().to_list()
+        )
+
+
+def test_complete_rows_to_impute_are_checked_too(model):
+    fitted, frame = model
+    late = frame.assign(t=frame["t"].astype(str).mask(np.arange(N) % 5 == 0))
+    with pytest.raises(ValueError, match="held dates in training"):
+        fitted.impute(late)
+
+
+def test_polars_dates_keep_their_time_zone():
+    pl = pytest.importorskip("polars")
+    hours = pd.Timestamp("2024-01-01", tz="UTC") + pd.to_timedelta(
+        np.random.default_rng(0).integers(0, 6000, 300), unit="h"
+    )
+    frame = pl.DataFrame({"t": hours.to_list()}).with_columns(
+        pl.col("t").dt.convert_time_zone("America/New_York")
+    )
+    frame = frame.with_columns(hour=pl.col("t").dt.hour())
+    model = VAE(max_iter=2, random_state=0).fit(frame)
+    rows = model.sample(100, random_state=0)
+    assert (rows["t"].dt.hour() == rows["hour"]).all()
+    aware = frame["t"][0]
+    for asked in ("2024-03-05 10:00", aware, aware.replace(tzinfo=None)):
+        cell = model.sample(1, given={"t": asked}, random_state=0)["t"][0]
+        assert cell.replace(tzinfo=None) == pd.Timestamp(asked).tz_localize(None)
+    gaps = pl.int_range(pl.len()) % 3 == 0
+    filled = model.impute(frame.with_columns(pl.when(~gaps).then("t").alias("t")))
+    assert filled.schema == frame.schema
+    assert (filled["t"].dt.hour() == frame["hour"]).all()
+    with pytest.raises(ValueError, match="with a time zone"):
+        model.transform(frame.with_columns(pl.col("t").dt.replace_time_zone(None)))
+
+
+LONG = 1_700_000_000_000_000_001
+KEYS = {
+    "int64": lambda keys: pd.Series(keys),
+    "uint64": lambda keys: pd.Series(keys.astype("uint64") + np.uint64(2**62)),
+    "Int64": lambda keys: pd.Series(keys).astype("Int64").mask(np.arange(N) % 9 == 0),
+    "object": lambda keys: pd.Series(keys.tolist(), dtype=object),
+    "neighbours": lambda keys: pd.Series(2**53 + keys % 6),
+    "decimal": lambda keys: pd.Series([decimal.Decimal(k) for k in keys.tolist()]),
+}
+
+
+@pytest.mark.parametrize("kind", KEYS)
+def test_long_keys_stay_what_they_are(kind, numbers):
+    some = LONG + np.random.default_rng(0).integers(0, 10**12, 20)
+    keys = KEYS[kind](some[np.arange(N) % 20])
+    frame = pd.DataFrame({"key": keys, "x": numbers})
+    model = VAE(max_iter=2, random_state=0).fit(frame)
+    rows = model.sample(100, random_state=0)
+    assert rows["key"].dtype == frame["key"].dtype
+    seen = set(keys.dropna())
+    assert set(rows["key"].dropna()) <= seen
+    assert model.sample(1, given={"key": keys[1]}, random_state=0)["key"][0] == keys[1]
+    with pytest.raises(ValueError, match="Found unknown categories in column 'key'"):
+        model.transform(frame[1:4].assign(key=keys[1:4] + 10**13))
+
+
+def test_long_keys_are_filled_exactly(numbers):
+    keys = pd.Series(LONG + np.arange(N) // 10)
+    frame = pd.DataFrame({"key": keys, "x": numbers})
+    model = VAE(max_iter=2, random_state=0).fit(frame)
+    gaps = np.arange(N) % 4 == 0
+    filled = model.impute(frame.assign(key=keys.astype("Int64").mask(gaps)))["key"]
+    assert filled[~gaps].tolist() == keys[~gaps].tolist()
+    assert set(filled) <= set(keys)
+    with pytest.raises(ValueError, match="Found unknown categories in column 'key'"):
+        model.impute(frame.assign(key=keys.mask(gaps)))  # Floats, and other keys.
+
+
+def test_long_keys_of_polars(numbers):
+    pl = pytest.importorskip("polars")
+    frame = pl.DataFrame({"key": (LONG + np.arange(N) // 10).tolist(), "x": numbers})
+    model = VAE(max_iter=2, random_state=0).fit(frame)
+    gaps = pl.int_range(pl.len()) % 4 == 0
+    batch = frame.with_columns(pl.when(~gaps).then("key").alias("key"))
+    for rows in (model.sample(100, random_state=0), model.impute(batch)):
+        assert rows.schema == frame.schema
+        assert set(rows["key"]) <= set(frame["key"])
+
+
+def test_large_numbers_that_floats_hold_are_numbers(numbers):
+    nanoseconds = (1_700_000_000 + np.arange(N)) * 10**9
+    model = VAE(max_iter=2, random_state=0).fit(
+        pd.DataFrame({"t": nanoseconds, "x": numbers})
+    )
+    assert model._columns.codec.columns[0].kind == "numeric"

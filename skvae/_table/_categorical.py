@@ -126,7 +126,11 @@ class CategoryColumn(UnorderedCodes):
     def encode(self, series: pd.Series) -> np.ndarray:
         """Return the code of each cell; a level never seen is refused."""
         missing = series.isna().to_numpy()
-        found = self._places(series)
+        try:
+            found = self._places(series)
+        except TypeError:  # Lists and their like have no hash.
+            _check_one_type(series, self.name)
+            raise
         codes = np.full(len(found), -1, dtype=np.int32)
         codes[found >= 0] = self.code_of_level[found[found >= 0]]
         codes[missing] = self.missing_code
@@ -147,7 +151,13 @@ class CategoryColumn(UnorderedCodes):
         """Return the place of each cell among the levels, -1 if it is not there."""
         if isinstance(series.dtype, pd.CategoricalDtype):
             series = pd.Series(np.asarray(series.astype(object)), dtype=object)
-        return self._index.get_indexer(pd.Index(series))
+        return self._found(pd.Index(series))
+
+    def _found(self, cells: pd.Index) -> np.ndarray:
+        # As floats, long whole numbers would be taken for their neighbours.
+        if self._index.dtype.kind in "iu" and cells.dtype.kind == "f":
+            cells = cells.astype(object)
+        return self._index.get_indexer(cells)
 
     # Levels are drawn again, each as it came.
     is_discrete = True
@@ -204,7 +214,7 @@ class CategoryColumn(UnorderedCodes):
             if not self.has_missing:
                 raise ValueError(f"Column {self.name!r} has no missing cells.")
             return np.array([self.missing_code])
-        found = self._index.get_indexer([value])
+        found = self._found(pd.Index([value]))
         if found[0] < 0:
             raise ValueError(
                 f"Column {self.name!r} has no level {value!r}. Known levels are "
@@ -216,7 +226,7 @@ class CategoryColumn(UnorderedCodes):
         """Return the level a condition asks for, None for a missing cell."""
         if pd.isna(value):
             return None
-        return self.levels[int(self._index.get_indexer([value])[0])]
+        return self.levels[int(self._found(pd.Index([value]))[0])]
 
     def get_state(self) -> dict[str, Any]:
         """Return the learned state as plain values."""
@@ -236,9 +246,13 @@ def _plain(value: Any) -> Any:
 
 def _check_one_type(series: pd.Series, name: str) -> None:
     """Refuse a column that mixes kinds of values, such as strings and numbers."""
-    if series.dtype != object:
+    kinds: set[Any]
+    if series.dtype == object:
+        kinds = {type(v) for v in series.dropna().head(100_000)}
+    elif isinstance(series.dtype, pd.ArrowDtype):
+        kinds = {series.dtype.type}
+    else:
         return
-    kinds = {type(v) for v in series.dropna().head(100_000)}
     numbers = {int, float, bool, np.bool_, np.int64, np.float64}
     if len(kinds) > 1 and not kinds <= numbers:
         found = sorted(k.__name__ for k in kinds)

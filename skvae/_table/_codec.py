@@ -32,7 +32,12 @@ from skvae._table._joint import JointColumn, find_joint
 from skvae._table._known import Known
 from skvae._table._layout import CodeLayout
 from skvae._table._numeric import NumericColumn
-from skvae._table._objects import ObjectForm, object_forms, read_objects
+from skvae._table._objects import (
+    ObjectForm,
+    are_exact_floats,
+    object_forms,
+    read_objects,
+)
 from skvae._table._orders import crossing_codes
 from skvae._table._rules import Rules, both_of
 from skvae._table._written_dates import WrittenDates
@@ -187,6 +192,9 @@ class TableCodec(CodeLayout):
             return TimeColumn.fit(series, name, self.max_bins)
         if pd.api.types.is_bool_dtype(dtype):
             return CategoryColumn.fit(series, name, self.max_levels)
+        whole = pd.api.types.is_integer_dtype(dtype)
+        if whole and not are_exact_floats(series.dropna()):
+            return CategoryColumn.fit(series, name, self.max_levels)
         if pd.api.types.is_numeric_dtype(dtype):
             if dtype.kind == "c":
                 raise ValueError("Complex data not supported")
@@ -304,6 +312,8 @@ class TableCodec(CodeLayout):
                 f"X has {frame.shape[1]} features, but the model was fitted on "
                 f"{len(self.columns)}."
             )
+        if self.library and library_of(X):
+            _check_names(list(frame.columns), self.names)
         return frame
 
     def cells(self, frame: pd.DataFrame, j: int) -> Any:
@@ -543,3 +553,19 @@ class TableCodec(CodeLayout):
         for name in ("library", "names", "dtypes", "categories"):
             setattr(codec, name, state[name])
         return codec
+
+
+def _check_names(names: list[Any], seen: list[Any]) -> None:
+    """Refuse other columns, or in another order; scikit-learn looks at text alone."""
+    if pd.Index(names).equals(pd.Index(seen)):
+        return
+    message = "The feature names should match those that were passed during fit.\n"
+    unseen = [name for name in names if name not in seen]
+    missing = [name for name in seen if name not in names]
+    if unseen:
+        message += f"Feature names unseen at fit time: {unseen[:5]}.\n"
+    if missing:
+        message += f"Feature names seen at fit time, yet now missing: {missing[:5]}.\n"
+    if not unseen and not missing:
+        message += "Feature names must be in the same order as they were in fit.\n"
+    raise ValueError(message)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from skvae._table._frames import without_zone
+from skvae._table._frames import with_zone, without_zone
 from skvae._table._numeric import NumericColumn
+from skvae._table._objects import duration_of
 from skvae._table._written_dates import WrittenDates
 
 _MISSING = np.iinfo(np.int64).min
@@ -158,10 +160,7 @@ class TimeColumn:
 
     def zoned(self, moments: pd.Series) -> pd.Series:
         """Return moments without a zone, or durations, as cells of the column."""
-        if self.zone is None:
-            return moments
-        # A copy: pandas 2 warns of writing to what a method of `dt` returned.
-        return moments.dt.tz_localize("UTC").dt.tz_convert(self.zone).copy()
+        return moments if self.zone is None else with_zone(moments, self.zone)
 
     @property
     def is_discrete(self) -> bool:
@@ -204,6 +203,7 @@ class TimeColumn:
         if self.text and isinstance(value, str):
             return self.text.read(pd.Series([value]), self.name)[0]
         value = value.to_timestamp() if isinstance(value, pd.Period) else value
+        value = duration_of(value) if isinstance(value, datetime.time) else value
         kind = pd.Timedelta if self.is_duration else pd.Timestamp
         try:
             moment = kind(value)

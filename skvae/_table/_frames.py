@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from skvae._table._objects import ObjectForm
+
 _NUMERIC_KINDS = "iuf"
 
 
@@ -44,7 +46,9 @@ def _polars_column(series: Any) -> pd.Series:
     if dtype == pl.String:
         return pd.Series(series.to_list(), dtype="str")
     if dtype.is_temporal():
-        return pd.Series(series.to_numpy())
+        moments = pd.Series(series.to_numpy())
+        zone = getattr(dtype, "time_zone", None)
+        return moments if zone is None else with_zone(moments, zone)
     if dtype == pl.Boolean:
         return pd.Series(
             series.to_list(), dtype="boolean" if series.null_count() else bool
@@ -64,7 +68,7 @@ def from_pandas(frame: pd.DataFrame, library: str, dtypes: dict[str, str]) -> An
 
     columns = {}
     for name in frame.columns:
-        values = frame[name]
+        values = without_zone(frame[name])
         missing = values.isna().to_numpy()
         data = [None if m else v for v, m in zip(values.tolist(), missing, strict=True)]
         dtype = _polars_dtype(dtypes[name], values)
@@ -194,6 +198,11 @@ def fill_cells(X: Any, filled: Any, cells: np.ndarray) -> Any:
         Rows, and rows of the same form to take cells from.
     cells : ndarray of shape (n_samples, n_features)
         True where a cell is taken from `filled`.
+
+    Returns
+    -------
+    rows : {array, DataFrame} of shape (n_samples, n_features)
+        Rows in their own types; where one has no room for a cell, in that of `filled`.
     """
     library = library_of(X)
     if library is None:
@@ -202,18 +211,49 @@ def fill_cells(X: Any, filled: Any, cells: np.ndarray) -> Any:
     columns, types = {}, dict(zip(X.columns, X.dtypes, strict=True))
     for j, name in enumerate(ours.columns):
         column, more = (frame[name].reset_index(drop=True) for frame in (ours, other))
-        if cells[:, j].any():
-            column = column.mask(cells[:, j], more)
+        gaps = cells[:, j]
         # A column of nothing but gaps may have no type of its own.
         untyped = column.dtype == object or str(types[name]) == "Null"
-        if cells[:, j].all() and untyped:
+        if gaps.all() and untyped:
             column, types[name] = more, filled[name].dtype
+        elif gaps.any():
+            column = _filled(column, more, gaps)
+            if library == "polars" and not _holds(types[name], filled[name]):
+                types[name] = filled[name].dtype
         columns[name] = column
     frame = pd.DataFrame(columns)
     if library == "pandas":
         frame.index = X.index
         return frame
     return from_pandas(frame, library, {n: str(t) for n, t in types.items()})
+
+
+def _filled(column: pd.Series, more: pd.Series, cells: np.ndarray) -> pd.Series:
+    """Return a column with some cells of another one, in a type that holds both."""
+    form = ObjectForm.of(more)
+    if form is not None and column.dtype != more.dtype:
+        more = form.read(more, column.name)
+    try:
+        filled = column.mask(cells, more)
+        is_plain = filled.dtype != object or object in (column.dtype, more.dtype)
+        if is_plain and filled[cells].tolist() == more[cells].tolist():
+            return filled
+    except (TypeError, ValueError):  # The type has no room for what is filled in.
+        pass
+    objects = column.astype(object).mask(cells, more.astype(object))
+    return objects.astype(more.dtype)
+
+
+def _holds(dtype: Any, series: Any) -> bool:
+    """Tell whether a polars type holds the cells of a column as they are."""
+    import polars as pl
+
+    if dtype.is_float() and series.dtype.is_float():
+        return True
+    try:
+        return bool(series.cast(dtype).cast(series.dtype).equals(series))
+    except pl.exceptions.PolarsError:
+        return False
 
 
 def concat_rows(parts: list[Any]) -> Any:
@@ -370,9 +410,10 @@ def _cast_polars(name: str, values: np.ndarray, dtype: str) -> Any:
 
 def polars_like(values: Any, dtype: str) -> pd.Series:
     """Return values as a pandas column that converts to a polars type."""
+    of_objects = isinstance(values, np.ndarray) and values.dtype == object
     if dtype.startswith(("Int", "UInt")):
-        return pd.Series(values, dtype="Float64").astype(dtype)
-    if isinstance(values, np.ndarray) and values.dtype == object:
+        return pd.Series(values, dtype=dtype if of_objects else "Float64").astype(dtype)
+    if of_objects:
         return pd.Series(values, dtype=object)
     return pd.Series(values)
 
@@ -421,6 +462,12 @@ def without_zone(series: pd.Series) -> pd.Series:
     if getattr(series.dtype, "tz", None) is None:
         return series
     return series.dt.tz_convert("UTC").dt.tz_localize(None)
+
+
+def with_zone(moments: pd.Series, zone: str) -> pd.Series:
+    """Return moments in UTC, given without a zone, in a time zone."""
+    # A copy: pandas 2 warns of writing to what a method of `dt` returned.
+    return moments.dt.tz_localize("UTC").dt.tz_convert(zone).copy()
 
 
 def floats_of(series: pd.Series) -> np.ndarray:

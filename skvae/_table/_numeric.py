@@ -17,6 +17,8 @@ _KNOTS = 33
 _ATOM_SHARE, _ATOM_ROWS = 0.01, 5
 _FEW_VALUES, _ROWS_PER_FEW = 32, 3
 _ROWS_PER_BIN = 20
+# Steps between floats by which a calculation may miss a number with few decimals.
+_ULPS = 4
 
 
 class NumericColumn:
@@ -265,7 +267,7 @@ class NumericColumn:
                 f"Column {self.name!r} lies in [{low:g}, {high:g}] in training; got "
                 f"the condition {value!r}."
             )
-        if self.decimals is not None and round(number, self.decimals) != number:
+        if number != self._written(number):
             raise ValueError(
                 f"Column {self.name!r} has {self.decimals} decimals in training; got "
                 f"the condition {value!r}."
@@ -296,14 +298,24 @@ class NumericColumn:
         low, high = self.extent
         return (values >= low) & (values <= high)
 
+    def _written(self, number: float) -> float:
+        """Return a number with the decimals of the column, if it has a usual count."""
+        return number if self.decimals is None else round(number, self.decimals)
+
     def exact(self, value: Any) -> float:
-        """Return the number a condition asks for, NaN for a missing cell."""
+        """Return the number a condition asks for, NaN for a missing cell.
+
+        What a calculation leaves behind the last decimal is no part of it.
+        """
         try:
-            return math.nan if value is None or value is pd.NA else float(value)
+            number = math.nan if value is None or value is pd.NA else float(value)
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"Column {self.name!r} is numeric; got the condition {value!r}."
             ) from error
+        written = self._written(number)
+        is_rest = abs(written - number) <= _ULPS * math.ulp(number)
+        return written if is_rest else number
 
     def get_state(self) -> dict[str, Any]:
         """Return the learned state as plain values."""

@@ -44,10 +44,10 @@ class WrittenDates:
     def found(cls, series: pd.Series) -> WrittenDates | None:
         """Return the dates of a column of text, None if it holds anything else."""
         known = series.dropna()
+        if pd.api.types.infer_dtype(known) != "string":
+            return None
         texts = known.unique().tolist()
         if len(texts) < max(_FEW, len(known) / _ROWS_PER_VALUE):
-            return None
-        if not all(isinstance(text, str) for text in texts):
             return None
         for layout, aware in _layouts(texts[0]):
             moments = _read(pd.Series(texts), layout, aware)
