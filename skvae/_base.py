@@ -386,10 +386,11 @@ class BaseAutoencoder(
         Returns
         -------
         X_original : ndarray or DataFrame of shape (n_samples, n_features)
-            Rows in the units, and the container, seen in `fit`.
+            Rows in the units, and the container, seen in `fit`; a pandas frame has
+            the index of that of the codes.
         """
         check_is_fitted(self)
-        return self._restored(self._decode_points(self._validate_codes(X)))
+        return self._restored(self._decode_points(self._validate_codes(X)), X)
 
     def reconstruct(self, X: Any) -> Any:
         """Encode rows and decode their codes.
