@@ -19,7 +19,7 @@ from sklearn.base import (
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skvae._compat import HasMethods, Interval, StrOptions, fit_context
+from skvae._compat import Interval, StrOptions, fit_context
 from skvae._defaults import SMALL
 from skvae._docs import estimator
 from skvae._fitting import Fitting
@@ -129,7 +129,7 @@ class BaseAutoencoder(
     scale: str | None = "auto"
     categorical_features: Any = "from_dtype"
     missing_values: str = "mask"
-    device: str = "auto"
+    device: str | torch.device = "auto"
     callbacks: Any = None
     net_params: dict[str, Any] | None = None
 
@@ -166,7 +166,7 @@ class BaseAutoencoder(
         "scale": [StrOptions({"auto"}), None],
         "categorical_features": [StrOptions({"from_dtype"}), "array-like"],
         "missing_values": [StrOptions({"mask", "error"})],
-        "device": [str, HasMethods(["type"])],
+        "device": [str, torch.device],
         "callbacks": ["array-like", None],
         "net_params": [dict, None],
     }

@@ -81,7 +81,8 @@ verbose : int, default=0
 """,
     "weight_decay": """
 weight_decay : float, default=0.0
-    Decoupled weight decay of the weight matrices.
+    Decoupled weight decay of the weight matrices. Above 0 it is passed on to an own
+    optimiser in `net_params`, which may decay otherwise.
 """,
     "dropout": """
 dropout : float, default=0.0
@@ -135,7 +136,7 @@ missing_values : {"mask", "error"}, default="mask"
     told which they are. ``"error"`` refuses them.
 """,
     "device": """
-device : str, default="auto"
+device : str or torch.device, default="auto"
     ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; ``"auto"`` takes a GPU where
     there is one.
 """,

@@ -291,6 +291,14 @@ def test_a_device_that_does_not_exist_is_refused(kind):
         _model(kind, device="gpu").fit(X, Y)
 
 
+@PAIR
+def test_a_device_may_be_one_of_torch(kind):
+    model = _model(kind, device=torch.device("cpu")).fit(X)
+    assert model.device_ == "cpu"
+    with pytest.raises(ValueError, match=r"'device' parameter of .* 'str' or .*device"):
+        _model(kind, device=3).fit(X)
+
+
 def test_unknown_parameters_are_refused(kind):
     with pytest.raises(ValueError, match="Invalid parameter 'foo' for estimator"):
         kind().set_params(foo=1)
