@@ -142,7 +142,8 @@ device : str or torch.device, default="auto"
 """,
     "callbacks": """
 callbacks : list of skorch callbacks or None, default=None
-    Cloned before use.
+    Cloned before use. With any, held-out rows are judged in every epoch, not only
+    after ten steps or more; what is kept does not depend on those that only watch.
 """,
     "net_params": """
 net_params : dict or None, default=None
