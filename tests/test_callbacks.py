@@ -122,7 +122,7 @@ def test_a_callback_that_only_watches_does_not_change_the_model(kind, table, win
     X = pd.DataFrame(wine).add_prefix("x")
     if table:
         X["c"] = ["u", "v"] * 89
-    params = {"n_components": 2, "max_iter": 45, "random_state": 0}
+    params = {"n_components": 2, "max_iter": 80, "random_state": 0}
     plain = kind(**params).fit(X)
     watched = kind(**params, callbacks=[EpochTimer()]).fit(X)
     assert (watched.n_iter_, watched.best_loss_) == (plain.n_iter_, plain.best_loss_)
