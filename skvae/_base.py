@@ -19,7 +19,7 @@ from sklearn.base import (
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skvae._compat import HasMethods, Interval, StrOptions, fit_context
+from skvae._compat import Interval, StrOptions, fit_context
 from skvae._defaults import SMALL
 from skvae._docs import estimator
 from skvae._fitting import Fitting
@@ -30,7 +30,13 @@ from skvae._passes import PassesMixin, check_count
 from skvae._random import draw_torch_generator
 from skvae._state import load_state, plain_state
 from skvae._summary import summarize
-from skvae._table import Container, has_categories, has_integers, has_missing
+from skvae._table import (
+    Container,
+    has_categories,
+    has_integers,
+    has_missing,
+    missing_cells,
+)
 from skvae.objectives import NegativeLogLikelihood, Term
 
 # Columns of a frame up to which integers make it a table of a variational model.
@@ -123,7 +129,7 @@ class BaseAutoencoder(
     scale: str | None = "auto"
     categorical_features: Any = "from_dtype"
     missing_values: str = "mask"
-    device: str = "auto"
+    device: str | torch.device = "auto"
     callbacks: Any = None
     net_params: dict[str, Any] | None = None
 
@@ -160,7 +166,7 @@ class BaseAutoencoder(
         "scale": [StrOptions({"auto"}), None],
         "categorical_features": [StrOptions({"from_dtype"}), "array-like"],
         "missing_values": [StrOptions({"mask", "error"})],
-        "device": [str, HasMethods(["type"])],
+        "device": [str, torch.device],
         "callbacks": ["array-like", None],
         "net_params": [dict, None],
     }
@@ -204,6 +210,8 @@ class BaseAutoencoder(
                         f"Found array with 0 {what}(s) (shape={X.shape}) while a "
                         f"minimum of 1 is required by {type(self).__name__}."
                     )
+            if not allow_nan:
+                self._refuse_gaps(X)
             return X
         return validate_data(
             self,
@@ -228,6 +236,19 @@ class BaseAutoencoder(
                 "Sparse input X contains NaN: missing cells are read from dense rows "
                 "only. Use '.toarray()' to convert to a dense numpy array."
             )
+
+    def _refuse_gaps(self, X: Any) -> None:
+        """Refuse missing cells of a frame, whatever marks them."""
+        if not has_missing(X):
+            return
+        gaps = missing_cells(X).sum(axis=0)
+        counts = [f"{c!r} ({n})" for c, n in zip(X.columns, gaps, strict=True) if n]
+        named = ", ".join([*counts[:10], *(["..."] if len(counts) > 10 else [])])
+        raise ValueError(
+            f"Input X contains NaN.\n{type(self).__name__} does not accept missing "
+            f"cells with missing_values='error'. Columns with missing cells: {named}. "
+            "Use missing_values='mask', or impute them first."
+        )
 
     def _is_table(self, X: Any) -> bool:
         """Tell from the content of training rows whether columns need heads."""
@@ -365,10 +386,11 @@ class BaseAutoencoder(
         Returns
         -------
         X_original : ndarray or DataFrame of shape (n_samples, n_features)
-            Rows in the units, and the container, seen in `fit`.
+            Rows in the units, and the container, seen in `fit`; a pandas frame has
+            the index of that of the codes.
         """
         check_is_fitted(self)
-        return self._restored(self._decode_points(self._validate_codes(X)))
+        return self._restored(self._decode_points(self._validate_codes(X)), X)
 
     def reconstruct(self, X: Any) -> Any:
         """Encode rows and decode their codes.

@@ -118,9 +118,7 @@ def build_module(
     if encoder is None:
         encoder_net = _network(arch, n_in, n_code, arch.n_components, False, generator)
     else:
-        encoder_net = build_network(
-            encoder, n_in, n_code, generator=generator, name="encoder"
-        )
+        encoder_net = _own_encoder(arch, encoder, n_in, n_code, generator)
     n_in_decoder = arch.n_components + arch.n_conditions
     n_out = likelihood.n_outputs
     if decoder is not None:
@@ -146,6 +144,20 @@ def build_module(
         n_importance_samples=arch.n_importance_samples,
     )
     return module.to(dtype=dtype)
+
+
+def _own_encoder(
+    arch: Architecture, encoder: Any, n_in: int, n_out: int, generator: torch.Generator
+) -> torch.nn.Module:
+    try:
+        return build_network(encoder, n_in, n_out, generator=generator, name="encoder")
+    except ValueError as error:
+        if not arch.has_mask:
+            raise
+        raise ValueError(
+            f"{error}\nAs training rows have missing cells, the encoder gets {n_in} "
+            f"numbers: {arch.n_features} columns, and which cells are observed."
+        ) from error
 
 
 def _network(
@@ -261,8 +273,10 @@ def _code_activation(name: str | None) -> Any:
     return {None: None, "logistic": torch.sigmoid, "relu": torch.relu}[name]
 
 
-def corruption_of(spec: Any, level: float, low: Any = None, high: Any = None) -> Any:
+def corruption_of(
+    spec: Any, level: float, low: Any = None, high: Any = None, n_codes: Any = None
+) -> Any:
     """Make the corruption of a recipe; a level of zero is none."""
     if spec is None or (not callable(spec) and level == 0):
         return None
-    return make_corruption(spec, level, low=low, high=high)
+    return make_corruption(spec, level, low=low, high=high, n_codes=n_codes)

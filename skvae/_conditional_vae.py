@@ -265,12 +265,14 @@ class ConditionalVAE(VAE):
         Returns
         -------
         X_original : ndarray or DataFrame of shape (n_samples, n_features)
-            Rows in the units, and the container, seen in `fit`.
+            Rows in the units, and the container, seen in `fit`; a pandas frame has
+            the index of that of the codes.
         """
         check_is_fitted(self)
         Z = self._validate_codes(X)
         condition = self._told(y, len(Z))
-        return self._restored(self._decode_points(np.concatenate([Z, condition], 1)))
+        rows = self._decode_points(np.concatenate([Z, condition], 1))
+        return self._restored(rows, X)
 
     def reconstruct(self, X: Any, y: Any = None) -> Any:
         """Encode rows and decode their codes, under another condition if asked for.

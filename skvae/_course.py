@@ -36,9 +36,9 @@ class Course:
         # Patience must see several validations before it ends a training.
         rarest = max(1, net.plan.patience // 5)
         self.interval = min(max(1, _STEPS_PER_VALIDATION // steps), rarest)
-        if any(name != "print_log" for name, _ in net.callbacks_):
-            # A user's callback may count epochs by their held-out loss.
-            self.interval = 1
+        # A user's callback may count epochs by their held-out loss; what is kept and
+        # when training stops is decided as without it.
+        self.watched = any(name != "print_log" for name, _ in net.callbacks_)
         self.best_loss = math.inf
         self.best = self._snapshot()
         if valid is not None:
@@ -96,8 +96,8 @@ class Course:
             self.best = self._snapshot(self.epochs + 1)
             return
         last = self.epochs + 1 >= net.plan.max_iter
-        due = (self.epochs + 1) % self.interval == 0 or last or net.by_batch
-        if due:
+        due = (self.epochs + 1) % self.interval == 0 or last
+        if due or self.watched or net.by_batch:
             batches = self.valid_batches
             if net.by_batch:
                 batches = net.get_iterator(self.valid, training=False)
@@ -106,7 +106,12 @@ class Course:
         else:
             net.history.record("valid_loss", self.last_valid)
             net.history.record("valid_loss_best", False)
-            return
+        if due:
+            self._decide()
+
+    def _decide(self) -> None:
+        """Keep weights that are as good as the best, and count epochs since."""
+        net = self.net
         done = self.epochs + 1
         if self.last_valid < self.best_loss:
             self.last_better = done

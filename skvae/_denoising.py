@@ -59,7 +59,8 @@ class DenoisingAutoencoder(DeterministicMixin, BaseAutoencoder):
         value of their column, or to 0 or the top of the range that all columns share
         (pixels, see `scale`); ``"swap"`` to the value of another row in the same
         column. A callable gets scaled rows, a tensor of shape (n_rows, n_features),
-        and a :class:`torch.Generator`, and returns a tensor like the first.
+        and a :class:`torch.Generator`, and returns a tensor like the first. Of a table
+        it gets and returns codes, integers from 0; -1 hides a cell.
     corruption_level : float, default=0.25
         Standard deviation of gaussian noise in units of the scaled columns, else the
         probability of a cell to be changed, in [0, 1]. 0 is none. Ignored with a

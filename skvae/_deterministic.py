@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from sklearn import config_context
 from sklearn.exceptions import ConvergenceWarning
@@ -82,11 +83,16 @@ class DeterministicMixin:
         -------
         scores : ndarray of shape (n_samples,)
             Minus the mean over the columns of the squared error in scaled units, or
-            of the negative log-likelihood of a table's cells.
+            of the negative log-likelihood of a table's cells. The mean is that of the
+            observed cells; 0 where there are none.
         """
         check_is_fitted(self)
-        error, _ = self._squared_errors(self._validate(X, reset=False))
-        return -error / self.n_features_in_
+        X = self._validate(X, reset=False)
+        error, _ = self._squared_errors(X)
+        if not self._columns.has_missing or sp.issparse(X):
+            return -error / self.n_features_in_
+        observed = (~np.isnan(X)).sum(axis=1)
+        return -error / np.maximum(observed, 1).astype(error.dtype)
 
     def _squared_errors(self: Any, X: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return squared error and squared distance to the mean, for each row."""

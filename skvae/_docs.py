@@ -16,7 +16,9 @@ PARAMETERS = {
 n_components : int or "auto", default="auto"
     Components of the code. ``"auto"`` is half the columns, one less than the
     columns for a variational model (its prior switches off what is not needed),
-    at most 10. More components than columns are allowed.
+    at most 10. Of a table it is the number of codes (levels and bins of all columns)
+    less that of the columns, at least 2 and at most 10. More components than columns
+    are allowed.
 """,
     "hidden_layer_sizes": """
 hidden_layer_sizes : tuple of int or "auto", default="auto"
@@ -81,7 +83,8 @@ verbose : int, default=0
 """,
     "weight_decay": """
 weight_decay : float, default=0.0
-    Decoupled weight decay of the weight matrices.
+    Decoupled weight decay of the weight matrices. Above 0 it is passed on to an own
+    optimiser in `net_params`, which may decay otherwise.
 """,
     "dropout": """
 dropout : float, default=0.0
@@ -110,7 +113,9 @@ code_activation : {"logistic", "relu"} or None, default=None
 encoder : torch.nn.Module, callable or None, default=None
     Own encoder: a module (copied, never trained in place) or a factory
     ``(n_in, n_out) -> Module``. None is the network described by
-    `hidden_layer_sizes`.
+    `hidden_layer_sizes`. Where training rows have missing cells it gets twice as many
+    numbers as columns: the scaled cells, zero where missing, then 1 for each observed
+    cell and 0 for each missing one.
 """,
     "decoder": """
 decoder : torch.nn.Module, callable or None, default=None
@@ -136,13 +141,14 @@ missing_values : {"mask", "error"}, default="mask"
     told which they are. ``"error"`` refuses them.
 """,
     "device": """
-device : str, default="auto"
+device : str or torch.device, default="auto"
     ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; ``"auto"`` takes a GPU where
     there is one.
 """,
     "callbacks": """
 callbacks : list of skorch callbacks or None, default=None
-    Cloned before use.
+    Cloned before use. With any, held-out rows are judged in every epoch, also where
+    it has few steps; what is kept does not depend on callbacks that only watch.
 """,
     "net_params": """
 net_params : dict or None, default=None

@@ -374,7 +374,8 @@ class Fitting:
         low, high = est._columns.low, est._columns.high
         if est.likelihood_ == "table":
             hides = hidden_cells(self.recipe, level)
-            return hides or corruption_of(self.recipe.corruption, level)
+            sizes = est._columns.codec.sizes
+            return hides or corruption_of(self.recipe.corruption, level, n_codes=sizes)
         if self.recipe.corruption == "salt_and_pepper" and low is None:
             low, high = column_ranges(dataset, train)
         return corruption_of(self.recipe.corruption, level, low, high)

@@ -35,6 +35,13 @@ def check_count(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be an integer >= 1. Got {value!r}.")
 
 
+def _with_index(rows: Any, like: Any) -> Any:
+    """Return a pandas frame with the index of another one, if both are such."""
+    if library_of(like) == "pandas" == library_of(rows):
+        rows.index = like.index
+    return rows
+
+
 class PassesMixin:
     """Ways of rows into codes and of codes into rows."""
 
@@ -47,18 +54,18 @@ class PassesMixin:
     def _module(self: Any) -> Any:
         return self.net_.module_
 
-    def _restored(self: Any, rows: Any) -> Any:
-        """Return rows in the container of the training rows."""
-        return rows if self._columns.kind == "table" else self._container.restore(rows)
+    def _restored(self: Any, rows: Any, codes: Any = None) -> Any:
+        """Return rows in the container of the training rows, under those of codes."""
+        if self._columns.kind != "table":
+            rows = self._container.restore(rows)
+        return _with_index(rows, codes)
 
     def _in_container(self: Any, values: Any, X: Any, rows: Any) -> Any:
         """Return values in the container of `X`, in the type of its validated rows."""
         container = Container.of(X)
         if self._columns.kind != "table":
             values = container.restore(values.astype(rows.dtype, copy=False))
-        if container.library == "pandas" == library_of(values):
-            values.index = X.index
-        return values
+        return _with_index(values, X)
 
     def _some_rows(self: Any, n: int, most: int) -> Any:
         """Choose rows to look at, of n training rows: all of them, or so many."""

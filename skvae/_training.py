@@ -9,6 +9,7 @@ asks for batches, skorch's own step runs instead, over the same batches.
 
 from __future__ import annotations
 
+import inspect
 import math
 import warnings
 from collections.abc import Iterable, Iterator
@@ -473,6 +474,7 @@ def make_net(
         "batch_size": plan.batch_size,
         "device": None if device is None else str(device),
         "verbose": verbose,
+        **_decay(plan.weight_decay, extra),
     }
     net = kind(
         module,
@@ -483,6 +485,19 @@ def make_net(
         **{**settings, **extra},
     )
     return net.initialize()
+
+
+def _decay(weight_decay: float, extra: dict[str, Any]) -> dict[str, float]:
+    """Return the setting that tells an own optimiser the estimator's weight decay."""
+    own, name = extra.get("optimizer", FlatAdamW), "optimizer__weight_decay"
+    if own is FlatAdamW or not weight_decay or name in extra:
+        return {}
+    if "weight_decay" not in inspect.signature(own).parameters:
+        raise ValueError(
+            f"weight_decay={weight_decay} needs an optimizer that takes weight_decay. "
+            f"net_params has {own!r}, which does not. Use weight_decay=0.0."
+        )
+    return {name: weight_decay}
 
 
 def _cloned(callback: Any) -> Any:

@@ -281,6 +281,9 @@ class CallableCorruption(Corruption):
     function : callable
         Called as ``function(x, generator)`` with a copy of the rows; gives the
         corrupted rows, a tensor of the same shape and dtype.
+    n_codes : array-like of shape (n_features,), default=None
+        Codes of each column, where rows are codes: from 0 to that, or -1 for a cell
+        that is not known.
 
     Raises
     ------
@@ -299,11 +302,16 @@ class CallableCorruption(Corruption):
     tensor([[-1., -1.]])
     """
 
-    def __init__(self, function: Callable[[Tensor, torch.Generator], Tensor]) -> None:
+    def __init__(
+        self,
+        function: Callable[[Tensor, torch.Generator], Tensor],
+        n_codes: Any = None,
+    ) -> None:
         if not callable(function):
             raise ValueError(f"corruption must be callable. Got {function!r}.")
         super().__init__(1.0)
         self.function = function
+        self.n_codes = n_codes
 
     def corrupt(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Call the function on a copy; see `Corruption`.
@@ -311,7 +319,8 @@ class CallableCorruption(Corruption):
         Raises
         ------
         ValueError
-            If the function does not give a tensor of the same shape and dtype.
+            If the function does not give a tensor of the same shape and dtype, or
+            codes that there are not.
         """
         # A function that works in place must not change the target of the loss.
         corrupted = self.function(x.clone(), generator)
@@ -326,6 +335,15 @@ class CallableCorruption(Corruption):
                 f"{tuple(corrupted.shape)} and {corrupted.dtype} from "
                 f"{self.function!r}."
             )
+        if self.n_codes is not None:
+            wrong = (corrupted < -1) | (corrupted >= _like(self.n_codes, x))
+            if bool(wrong.any()):
+                row, column = wrong.nonzero()[0].tolist()
+                raise ValueError(
+                    f"corruption must give codes from -1 (a hidden cell) to "
+                    f"{int(self.n_codes[column]) - 1} in column {column} of a table. "
+                    f"Got {int(corrupted[row, column])} from {self.function!r}."
+                )
         return corrupted
 
 
@@ -336,6 +354,7 @@ def make_corruption(
     low: Any = None,
     high: Any = None,
     fill: Any = 0.0,
+    n_codes: Any = None,
 ) -> Corruption:
     """Make a corruption from its name, a function or itself.
 
@@ -351,6 +370,8 @@ def make_corruption(
         Lowest and highest value of each column, for "salt_and_pepper".
     fill : float or array-like of shape (n_features,), default=0.0
         Value of masked cells, for "masking".
+    n_codes : array-like of shape (n_features,), default=None
+        Codes of each column, for functions of codes.
 
     Returns
     -------
@@ -371,7 +392,7 @@ def make_corruption(
     if isinstance(corruption, Corruption):
         return corruption
     if not isinstance(corruption, str):
-        return CallableCorruption(corruption)
+        return CallableCorruption(corruption, n_codes)
     if corruption not in CORRUPTIONS:
         raise ValueError(
             f"corruption must be one of {sorted(CORRUPTIONS)} or a callable. "

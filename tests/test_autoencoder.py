@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import sparse
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import r2_score
@@ -43,6 +44,23 @@ def test_scores_of_rows_are_minus_their_mean_squared_error(X):
     model = _model(scale=None).fit(X)
     expected = -np.square(X - model.reconstruct(X)).mean(axis=1)
     np.testing.assert_allclose(model.score_samples(X), expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_scores_of_rows_are_means_over_the_observed_cells(X, dtype):
+    X = X.astype(dtype)
+    gaps = X.copy()
+    gaps[::3, 0] = gaps[:2, 1] = gaps[0] = np.nan
+    model = _model(scale=None).fit(gaps)
+    squares = np.square(gaps - model.reconstruct(gaps))
+    scores = model.score_samples(gaps)
+    assert scores.dtype == dtype
+    assert scores[0] == 0.0
+    np.testing.assert_allclose(
+        scores[1:], -np.nanmean(squares[1:], axis=1), rtol=1e-3, atol=1e-6
+    )
+    whole = model.score_samples(sparse.csr_array(X))
+    np.testing.assert_array_equal(model.score_samples(X), whole)
 
 
 def test_score_does_not_depend_on_the_units(X):

@@ -4,13 +4,14 @@ import warnings
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import scipy.sparse as sp
 import torch
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from skorch.callbacks import Callback
 
-from skvae import VAE, AutoencoderTransformer
+from skvae import VAE, AutoencoderTransformer, ConditionalVAE
 
 # One without a prior and one with it, where a test takes long.
 PAIR = pytest.mark.parametrize("kind", [AutoencoderTransformer, VAE])
@@ -88,6 +89,27 @@ def test_missing_cells_are_taken_by_default_and_refused_on_demand(kind):
     assert np.all(np.isfinite(_model(kind).fit(_with(np.nan), Y).transform(X)))
     with pytest.raises(ValueError, match="Input X contains NaN"):
         _model(kind, missing_values="error").fit(_with(np.nan), Y)
+
+
+@pytest.mark.parametrize("make", [pd.DataFrame, pl.DataFrame])
+def test_missing_cells_of_tables_are_refused_on_demand(kind, make):
+    cells = {"x": X[:, 0], "c": ["a", "b"] * (N // 2), "d": ["u"] * N}
+    gaps = make({**cells, "c": ["a", None] * (N // 2)})
+    message = r"Input X contains NaN.\n.* missing_values='error'.*: 'c' \(30\)\. Use"
+    with pytest.raises(ValueError, match=message):
+        _model(kind, missing_values="error").fit(gaps, Y)
+    model = _model(kind, missing_values="error").fit(make(cells), Y)
+    for answer in (model.transform, model.impute, model.score_samples):
+        with pytest.raises(ValueError, match=message):
+            answer(gaps)
+
+
+@pytest.mark.parametrize("kind", [VAE, ConditionalVAE])
+def test_missing_numbers_of_tables_are_refused_on_demand(kind):
+    bad = pd.DataFrame(_with(np.nan), columns=list("abcde"))
+    model = _model(kind, missing_values="error", likelihood="table")
+    with pytest.raises(ValueError, match=r"Columns with missing cells: 'b' \(1\)"):
+        model.fit(bad, Y)
 
 
 def test_missing_cells_seen_only_after_fitting_are_refused(fitted):
@@ -290,6 +312,14 @@ def test_a_device_that_is_not_there_is_refused(kind):
 def test_a_device_that_does_not_exist_is_refused(kind):
     with pytest.raises(ValueError, match="Invalid device='gpu': it must be 'auto'"):
         _model(kind, device="gpu").fit(X, Y)
+
+
+@PAIR
+def test_a_device_may_be_one_of_torch(kind):
+    model = _model(kind, device=torch.device("cpu")).fit(X)
+    assert model.device_ == "cpu"
+    with pytest.raises(ValueError, match=r"'device' parameter of .* 'str' or .*device"):
+        _model(kind, device=3).fit(X)
 
 
 def test_unknown_parameters_are_refused(kind):

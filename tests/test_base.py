@@ -87,6 +87,18 @@ def test_reconstructions_keep_the_index():
     assert rows.index.equals(frame.index)
 
 
+@pytest.mark.parametrize("table", [False, True])
+def test_decoded_codes_keep_their_index(kind, table):
+    frame = pd.DataFrame(X, columns=NAMES, index=np.arange(70)[::-1])
+    if table:
+        frame["c"] = ["u", "v"] * 35
+    model = _model(kind).fit(frame, Y).set_output(transform="pandas")
+    rows = model.inverse_transform(model.transform(frame[:9]))
+    assert rows.index.equals(frame.index[:9])
+    codes = model.transform(frame[:9]).to_numpy()
+    assert model.inverse_transform(codes).index.equals(pd.RangeIndex(9))
+
+
 def test_polars_frames_come_back_as_polars(kind):
     frame = pl.DataFrame(X, schema=NAMES)
     model = _model(kind).fit(frame, Y)

@@ -4,6 +4,7 @@ import copy
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
@@ -18,12 +19,13 @@ from skorch.callbacks import (
     Checkpoint,
     EarlyStopping,
     EpochScoring,
+    EpochTimer,
     GradientNormClipping,
     LRScheduler,
     ProgressBar,
 )
 
-from skvae import VAE, AutoencoderTransformer
+from skvae import VAE, AutoencoderTransformer, DenoisingAutoencoder
 
 Y = np.arange(90) % 2
 # One without a prior and one with it, where a test takes long.
@@ -105,6 +107,30 @@ def test_held_out_loss_is_fresh_in_every_epoch_a_callback_sees(kind, X):
     stop = EarlyStopping(patience=9)
     model = _model(kind, callbacks=[stop], max_iter=6, n_iter_no_change=9).fit(X, Y)
     assert len(set(model.net_.history[:, "valid_loss"])) == 6
+
+
+class _Batches(Callback):
+    """Asks for batches, and does nothing with them."""
+
+    def on_batch_end(self, net, **kwargs):
+        pass
+
+
+@pytest.mark.parametrize("table", [False, True])
+@pytest.mark.parametrize("kind", [AutoencoderTransformer, DenoisingAutoencoder, VAE])
+def test_a_callback_that_only_watches_does_not_change_the_model(kind, table, wine):
+    X = pd.DataFrame(wine).add_prefix("x")
+    if table:
+        X["c"] = ["u", "v"] * 89
+    params = {"n_components": 2, "max_iter": 80, "random_state": 0}
+    plain = kind(**params).fit(X)
+    watched = kind(**params, callbacks=[EpochTimer()]).fit(X)
+    assert (watched.n_iter_, watched.best_loss_) == (plain.n_iter_, plain.best_loss_)
+    np.testing.assert_array_equal(watched.transform(X), plain.transform(X))
+    # In steps of skorch, which round otherwise.
+    stepped = kind(**params, callbacks=[_Batches()]).fit(X)
+    assert stepped.best_loss_ == pytest.approx(plain.best_loss_, rel=1e-4)
+    assert stepped.net_.best_epoch_ == plain.net_.best_epoch_
 
 
 def test_checkpoint_writes_the_best_weights(kind, X, tmp_path):

@@ -232,6 +232,20 @@ def test_a_function_has_to_keep_shape_and_dtype(function, message):
         CallableCorruption(function)(torch.zeros(3, 2), _generator())
 
 
+@pytest.mark.parametrize("code", [-2, 3])
+def test_a_function_of_codes_has_to_give_codes(code):
+    def function(x, generator):
+        x[1, 0] = code
+        return x
+
+    x = torch.tensor([[0, 4], [-1, 0]])
+    corruption = make_corruption(function, 0.0, n_codes=[3, 5])
+    with pytest.raises(ValueError, match=rf"to 2 in column 0 of a table. Got {code}"):
+        corruption(x, _generator())
+    hide = make_corruption(lambda x, generator: x * 0 - 1, 0.0, n_codes=[3, 5])
+    assert bool((hide(x, _generator()) == -1).all())
+
+
 # -- make_corruption -----------------------------------------------------------------
 @each_corruption
 def test_a_name_gives_its_class_and_level(name):

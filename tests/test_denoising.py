@@ -70,6 +70,15 @@ def test_callable_gets_scaled_training_rows_and_a_generator(wine):
     np.testing.assert_allclose(rows, scaled, atol=1e-12)
 
 
+def test_callable_of_a_table_gives_codes_of_its_columns():
+    rows = np.random.default_rng(0).normal(size=(60, 1))
+    table = pd.DataFrame(rows, columns=["x"]).assign(c=["u", "v"] * 30)
+    with pytest.raises(ValueError, match=r"codes from -1 .* of a table. Got"):
+        _model(corruption=lambda x, generator: x + 1, max_iter=1).fit(table)
+    hides = _model(corruption=lambda x, generator: torch.full_like(x, -1), max_iter=1)
+    assert np.isfinite(hides.fit(table).transform(table)).all()
+
+
 def test_noise_is_fresh_in_every_epoch(wine):
     recorder = Recorder()
     _model(corruption=recorder, max_iter=2, early_stopping=False).fit(wine)

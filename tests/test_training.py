@@ -248,6 +248,23 @@ def test_net_params_reach_skorch(kind, X):
     assert model.get_params()["net_params"] is params
 
 
+@pytest.mark.parametrize("own", [{}, {"optimizer__weight_decay": 0.0}])
+def test_own_optimisers_take_the_weight_decay_but_for_their_own(X, own):
+    params = {"optimizer": torch.optim.AdamW, **own}
+    model = _model(AutoencoderTransformer, weight_decay=0.5, net_params=params).fit(X)
+    (group,) = model.net_.optimizer_.param_groups
+    assert group["weight_decay"] == own.get("optimizer__weight_decay", 0.5)
+    (group,) = model.set_params(weight_decay=0.0).fit(X).net_.optimizer_.param_groups
+    assert group["weight_decay"] == own.get("optimizer__weight_decay", 0.01)
+
+
+def test_weight_decay_beside_an_optimiser_without_one_is_refused(X):
+    params = {"optimizer": torch.optim.LBFGS}
+    model = _model(AutoencoderTransformer, weight_decay=0.5, net_params=params)
+    with pytest.raises(ValueError, match=r"weight_decay=0\.5 needs .*LBFGS"):
+        model.fit(X)
+
+
 def test_the_gradient_is_clipped_by_the_plan(X):
     model = _model(AutoencoderTransformer).fit(X)
     net = model.net_
