@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skvae import VAE, AutoencoderTransformer
+from skvae.metrics import shape_errors
 from skvae._table import TableCodec
 from skvae._table._draft import Draft
 from skvae._table._sums import Sum, _around, add_up
@@ -387,3 +388,27 @@ def test_a_year_is_no_sum_of_a_date_in_years():
     )
     codec = TableCodec().fit(frame.astype({"x": str}))
     assert not codec.rules.sums
+
+
+def test_repeated_amounts_stay_and_columns_without_them_give_way():
+    rng = np.random.default_rng(0)
+    amount = rng.choice([5000.0, 10_000, 12_500, 20_000], 500)
+    paid = (amount * rng.uniform(0, 1, 500)).round(2)
+    frame = pd.DataFrame({"paid": paid, "left": (amount - paid).round(2)})
+    frame.insert(0, "amount", amount)
+    frame["kind"] = np.where(paid > 5000, "x", "y")
+    sample = VAE(2, max_iter=5, random_state=0).fit(frame).sample(500, random_state=0)
+    rest = sample["amount"] - sample["paid"] - sample["left"]
+    assert rest.abs().max() < 0.006
+    assert sample["amount"].isin(amount).all()
+
+
+def test_shares_of_a_whole_keep_their_distributions():
+    rng = np.random.default_rng(0)
+    shares = rng.dirichlet([0.3, 0.3, 0.3, 0.3], 800).round(6)
+    shares[:, 0] = (1 - shares[:, 1:].sum(axis=1)).round(6)
+    frame = pd.DataFrame(shares, columns=list("abcd"))
+    frame["kind"] = np.where(shares[:, 0] > 0.5, "x", "y")
+    sample = VAE(2, max_iter=5, random_state=0).fit(frame).sample(800, random_state=0)
+    assert np.abs(sample[list("abcd")].sum(axis=1) - 1).max() < 1e-5
+    assert max(shape_errors(frame, sample).values()) < 0.12

@@ -9,6 +9,7 @@ way (a square) go with it.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -207,9 +208,8 @@ def _decimals_left(column: Any, digits: int) -> int:
 def add_up(sums: list[Sum], derived: list[Derived], draft: Draft) -> None:
     """Make totals the sums of their parts, in rows where one of them is open.
 
-    The total gives way to its parts, and they to a total that is known or would leave
-    its range: the one that varies most, if that stays within its own, else several. The
-    median of a total is not the sum of medians: where values are not drawn they stay
+    The column that lies in the widest bin gives way, if it stays within its range, else
+    the next or several. The median of a total is not the sum of medians: where values are not drawn they stay
     as they are, unless all but one of them are known.
 
     Parameters
@@ -238,13 +238,17 @@ def add_up(sums: list[Sum], derived: list[Derived], draft: Draft) -> None:
         waiting &= ~np.isnan(rest)
         # A part with fewer decimals than the total cannot make up for it alone.
         half = 0.51 * 10.0 ** -_decimals(draft.column(entry.total))
+        place = _places(entry, draft)
         for wanted in (likely(entry, rest), *_around(entry.rests, rest)):
-            for j, sign in entry.effects:
+            for turn, (i, (j, sign)) in product(
+                range(len(place)), enumerate(entry.effects)
+            ):
                 column = draft.column(j)
                 low, high = column.extent
                 aim = values[j] + sign * (wanted - rest)
                 moved = rounded(aim, _decimals(column))
                 here = waiting & ~known[j] & (moved >= low) & (moved <= high)
+                here &= place[i] == turn
                 here[here] = np.abs(moved[here] - aim[here]) <= half
                 values[j] = np.where(here, moved, values[j])
                 waiting = waiting & ~here
@@ -256,6 +260,22 @@ def add_up(sums: list[Sum], derived: list[Derived], draft: Draft) -> None:
         source, column = draft.column(parent), draft.column(j)
         new = follow(follower, source, column, values[parent])
         values[j] = np.where(moved & ~np.isnan(values[parent]), new, values[j])
+
+
+def _places(entry: Sum, draft: Draft) -> np.ndarray:
+    """Return when each column of a sum gives way, in each row.
+
+    First the one of which the bin that it is in is the widest: its distribution changes
+    the least. Repeated values, of no width, come last.
+    """
+    widths = []
+    for j in entry.columns:
+        column, own = draft.column(j), draft.values[j]
+        codes = column.encode(own).clip(0, len(column.low) - 1)
+        width = column.high[codes] - column.low[codes]
+        widths.append(np.where(np.isnan(own), 0.0, width))
+    order = np.argsort(-np.stack(widths), axis=0, kind="stable")
+    return order.argsort(axis=0)
 
 
 def _share_out(
