@@ -209,8 +209,8 @@ def add_up(sums: list[Sum], derived: list[Derived], draft: Draft) -> None:
     """Make totals the sums of their parts, in rows where one of them is open.
 
     The column that lies in the widest bin gives way, if it stays within its range, else
-    the next or several. The median of a total is not the sum of medians: where values are not drawn they stay
-    as they are, unless all but one of them are known.
+    the next or several. The median of a total is not the sum of medians: where values
+    are not drawn they stay as they are, unless all but one of them are known.
 
     Parameters
     ----------
