@@ -190,3 +190,43 @@ def test_copies_of_a_model_keep_to_the_calendar(sales, model):
     pd.testing.assert_frame_equal(
         copy.sample(20, random_state=1), model.sample(20, random_state=1)
     )
+
+
+PERIODS = {
+    "day": lambda t: t.dt.normalize(),
+    "date": lambda t: t.dt.date,
+    "month": lambda t: t.dt.to_period("M"),
+    "first of month": lambda t: t.dt.to_period("M").dt.to_timestamp(),
+    "text of month": lambda t: t.dt.strftime("%Y-%m"),
+}
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("name", PERIODS)
+def test_a_moment_lies_in_its_own_day_or_month(name, first):
+    rng = np.random.default_rng(0)
+    start, minutes = pd.Timestamp("2023-01-01"), rng.integers(0, 700 * 1440, 700)
+    moment = pd.Series(start + pd.to_timedelta(minutes, unit="min"))
+    of = PERIODS[name]
+    frame = pd.DataFrame({"at": moment, "of": of(moment), "x": rng.normal(size=700)})
+    frame = frame[["at", "of", "x"] if first else ["of", "x", "at"]]
+    model = VAE(max_iter=2, random_state=0).fit(frame)
+    rows = [model.sample(150, random_state=0)]
+    for asked in ("at", "of"):
+        given_ = {asked: frame[asked][7]}
+        rows.append(model.sample(20, given=given_, random_state=0))
+        assert (rows[-1][asked] == frame[asked][7]).all()
+        open_ = frame.head(60).assign(**{asked: None})
+        rows += [model.impute(open_), *model.impute(open_, 1, random_state=0)]
+    for own in rows:
+        told = of(pd.to_datetime(own["at"]))
+        assert (told.astype(str) == own["of"].astype(str)).all()
+
+
+def test_a_month_that_a_moment_tells_does_not_tell_the_year():
+    moment = pd.Series(pd.date_range("2023-01-01", periods=600, freq="26h"))
+    month = moment.dt.to_period("M").dt.to_timestamp()
+    frame = pd.DataFrame({"month": month, "year": moment.dt.year, "at": moment})
+    codec = TableCodec().fit(frame)
+    found = {(e.parent, e.child, e.part) for e in codec.rules.date_parts}
+    assert found == {(2, 0, "year_month"), (2, 1, "year")}

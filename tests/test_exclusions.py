@@ -154,3 +154,42 @@ def test_normal_heads_stay_normal(passengers):
 def test_state_keeps_them(passengers):
     codec = TableCodec().fit(passengers)
     assert TableCodec.from_state(codec.get_state()).exclusions == codec.exclusions
+
+
+def _loans(n=600):
+    """Rows with a loan have its amount, rate and kind; the others have none of them."""
+    rng = np.random.default_rng(0)
+    has = rng.random(n) < 0.35
+    kind = pd.Series(rng.choice(["fixed", "open"], n))
+    frame = {"amount": rng.lognormal(3, 1, n), "rate": rng.uniform(1, 9, n)}
+    frame = pd.DataFrame(frame).round(2).assign(kind=kind)
+    frame.loc[~has, :] = None
+    return frame.assign(has=has, income=rng.lognormal(2, 1, n).round(2))
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_cells_that_are_missing_together_are_drawn_so(named):
+    loans = _loans() if named else _loans().drop(columns="has")
+    model = VAE(max_iter=30, random_state=0).fit(loans)
+    asked = [None, {"rate": 4.0}, {"amount": None}, *[{"has": False}] * named]
+    for given_ in asked:
+        rows = model.sample(500, given=given_, random_state=0)
+        filled = rows[["amount", "rate", "kind"]].notna().sum(axis=1)
+        assert (~filled.isin([0, 3])).mean() <= 0.02
+        if given_ == {"has": False}:
+            assert (filled > 0).mean() <= 0.02
+
+
+def test_known_codes_are_excluded_as_one():
+    codec = TableCodec().fit(_loans()[["amount", "rate"]])
+    first, size = codec.offsets, codec.sizes
+    gone = first + codec.missing_code
+    pairs = {(gone[0], first[1] + p) for p in range(size[1] - 1)}
+    pairs |= {(p, gone[1]) for p in range(size[0] - 1)}
+    assert {pair[:2] for pair in codec.exclusions} == pairs
+    assert len({pair[2] for pair in codec.exclusions}) == 1
+
+
+def test_too_many_pairs_are_not_listed(monkeypatch):
+    monkeypatch.setattr("skvae._table._exclusions._MAX_PAIRS", 10)
+    assert TableCodec().fit(_loans()[["amount", "rate"]]).exclusions == []

@@ -20,7 +20,7 @@ from skvae._table._draft import Draft
 from skvae._table._gaps import known_first, plain
 
 # Parts of a date, the coarsest first.
-_PARTS = ("year", "quarter", "month", "day_of_week", "day", "hour")
+_PARTS = ("year", "quarter", "month", "year_month", "day_of_week", "day", "hour")
 # What a known cell counts beside a drawn one.
 _KNOWN = 100
 # Days or hours of the training range that are tried at most.
@@ -82,19 +82,21 @@ def find_date_parts(
     """
     own = set(range(len(columns))) - gap_children
     dates = [j for j in sorted(own) if _holds_dates(columns[j])]
-    plain_codes = {
-        j: codes[:, j]
-        for j in (sorted(own) if dates else ())
-        if columns[j].kind != "time" and not len(columns[j].bins)
-    }
+    few = [j for j in sorted(own) if dates and not len(columns[j].bins)]
+    months = [j for j in few if _holds_dates(columns[j]) and not columns[j].zone]
+    others = [j for j in few if columns[j].kind != "time"]
     parts: dict[int, DatePart] = {}
-    for parent in dates:
-        for part in _PARTS:
-            keys = _keys(cells[parent], part)
-            for j in sorted(plain_codes.keys() - parts.keys()):
-                found = _codes_of_keys(keys, plain_codes[j], columns[j])
-                if found is not None:
-                    parts[j] = DatePart(j, parent, part, *found)
+    # A date that another one tells does not tell others itself.
+    for children in (months, others):
+        for parent in dates:
+            for part in _PARTS if children and parent not in parts else ():
+                keys = _keys(cells[parent], part)
+                for j in children:
+                    if j in parts or j == parent:
+                        continue
+                    found = _codes_of_keys(keys, codes[:, j], columns[j])
+                    if found is not None:
+                        parts[j] = DatePart(j, parent, part, *found)
     return list(parts.values())
 
 
@@ -104,7 +106,11 @@ def _holds_dates(column: Any) -> bool:
 
 def _keys(moments: pd.Series, part: str) -> np.ndarray:
     """Return a part of each date, -1 where it is missing."""
-    return getattr(moments.dt, part).fillna(-1).to_numpy(dtype=np.int64)
+    if part == "year_month":
+        keys = 12 * moments.dt.year + moments.dt.month
+    else:
+        keys = getattr(moments.dt, part)
+    return keys.fillna(-1).to_numpy(dtype=np.int64)
 
 
 def _codes_of_keys(
@@ -171,9 +177,9 @@ def follow_dates(parts: list[DatePart], draft: Draft) -> None:
             draft.values[entry.child] = new
 
 
-def _drawn(column: Any, codes: np.ndarray) -> np.ndarray:
-    if column.kind == "numeric":
-        return column.draw(codes, np.full(len(codes), 0.5))
+def _drawn(column: Any, codes: np.ndarray) -> Any:
+    if column.kind != "category":
+        return pd.Series(column.draw(codes, np.full(len(codes), 0.5))).array
     return column.draw(codes, np.random.default_rng(0))
 
 

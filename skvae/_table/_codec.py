@@ -176,7 +176,7 @@ class TableCodec(CodeLayout):
         places = [self.places(entry.child)[0] for entry in self.derived]
         silent = [np.arange(place.start, place.stop) for place in places]
         left_out = np.concatenate([[], *silent, *self.bin_runs]).astype(np.int64)
-        return find_exclusions(codes, self.sizes, left_out)
+        return find_exclusions(codes, self.sizes, left_out, self.missing_code)
 
     def _frame(self, X: Any) -> pd.DataFrame:
         if library_of(X) is not None:

@@ -44,6 +44,9 @@ class Gap:
         Median of the difference; in steps of the column if it holds moments.
     side : int
         1 if no difference is negative, -1 if none is positive, else 0.
+    day : int, default=0
+        -1 if the column holds the day of each earlier moment, 1 if those are the days
+        of its moments, else 0.
     """
 
     child: int
@@ -51,6 +54,7 @@ class Gap:
     column: Any
     usual: float
     side: int
+    day: int = 0
 
     def difference(self, child: Any, parent: Any, decimals: int | None) -> pd.Series:
         """Return the later cells less the earlier ones, which have `decimals`."""
@@ -68,7 +72,10 @@ class Gap:
         always on one side of the start stays there.
         """
         start = plain(parent)
-        values = _numbers(self.column, start + pd.Series(difference))
+        end = start + pd.Series(difference)
+        if self.day < 0:
+            end = start.dt.normalize().where(end.notna())
+        values = _numbers(self.column, end)
         inside = np.clip(values, *number_of(self.column).extent)
         if self.side:
             keep = np.maximum if self.side > 0 else np.minimum
@@ -77,7 +84,10 @@ class Gap:
 
     def start(self, child: Any, difference: Any, like: Any) -> Any:
         """Return the earlier cells, within the range of their column `like`."""
-        values = _numbers(like, plain(child) - pd.Series(difference))
+        start = plain(child) - pd.Series(difference)
+        if self.day > 0:
+            start = plain(child).dt.normalize().where(start.notna())
+        values = _numbers(like, start)
         return _in_form(np.clip(values, *number_of(like).extent), like)
 
     def usual_start(self, child: Any, like: Any) -> Any:
@@ -90,7 +100,8 @@ class Gap:
 
     def get_state(self) -> dict[str, Any]:
         """Return the gap as plain values."""
-        state = {n: getattr(self, n) for n in ("child", "parent", "usual", "side")}
+        own = ("child", "parent", "usual", "side", "day")
+        state = {n: getattr(self, n) for n in own}
         return state | {"column": self.column.get_state()}
 
     @classmethod
@@ -126,8 +137,24 @@ def find_gaps(columns: list[Any], cells: list[Any]) -> list[Gap]:
             found += [] if closeness is None else [(*closeness, i)]
         if found:
             _, usual, side, parent = min(found)
-            gaps.append(Gap(j, parent, columns[j], usual, side))
+            day = _day_of(columns[j], cells[parent], cells[j])
+            gaps.append(Gap(j, parent, columns[j], usual, side, day))
     return gaps
+
+
+def _day_of(column: Any, before: Any, after: Any) -> int:
+    """Tell whether the later cells are the days of the earlier ones, or these theirs.
+
+    Of moments with a zone the day depends on more than their number.
+    """
+    if not isinstance(column, TimeColumn) or column.is_duration or column.zone:
+        return 0
+    start, end = plain(before), plain(after)
+    known = start.notna() & end.notna()
+    start, end = start[known], end[known]
+    if (start.dt.normalize() == end).all():
+        return -1
+    return int((end.dt.normalize() == start).all())
 
 
 def _candidates(
