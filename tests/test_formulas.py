@@ -264,3 +264,20 @@ def test_a_price_that_stays_close_to_another_one_is_a_factor():
     rows = VAE(max_iter=2, random_state=0).fit(frame).sample(300, random_state=0)
     _assert_kept(rows, "net")
     assert 0.8 < (rows["price"] - rows["open"]).std() < 1.3
+
+
+def test_round_amounts_tell_what_is_left_of_them():
+    rng = np.random.default_rng(0)
+    amount = rng.choice([5000.0, 10_000, 12_500, 20_000, 24_000, 30_000], 800)
+    amount = np.where(rng.random(800) < 0.4, (rng.random(800) * 3e4).round(2), amount)
+    total = (amount * rng.uniform(0.1, 0.9, 800)).round(2)
+    interest = (total * rng.uniform(0.05, 0.3, 800)).round(2)
+    frame = pd.DataFrame({"amount": amount, "total": total, "interest": interest})
+    frame["paid"] = (total - interest).round(2)
+    frame["left"] = (amount - frame["paid"]).round(2)
+    frame["kind"] = np.where(total > 5000, "x", "y")
+    sample = VAE(2, max_iter=5, random_state=0).fit(frame).sample(500, random_state=0)
+    for rest in ("amount - paid - left", "total - interest - paid"):
+        assert sample.eval(rest).abs().max() < 0.006
+    repeated = [5000.0, 10_000, 12_500, 20_000, 24_000, 30_000]
+    assert abs(sample["amount"].isin(repeated).mean() - 0.6) < 0.1

@@ -30,6 +30,8 @@ _EXCEPTIONS, _EXCEPTIONS_OF_PART, _MIN_VALUES, _MIN_ROWS = 0.01, 0.05, 10, 50
 _MIN_SHARE, _MIN_COUNTING, _SURE = 0.05, 0.5, 0.999
 # Columns whose sums are compared to those of others, times that, and relative error.
 _MAX_IN_SUMS, _DRAWS, _ROWS_OF_SUMS, _ERROR = 32, 3, 12, 1e-9
+# Share of rows with a repeated value from which a column tells others.
+_MANY = 0.25
 # Formulas that follow from others, of which known cells may make use.
 _MAX_HINTS = 32
 # In this order formulas get a column to tell: those that leave no choice come first.
@@ -82,6 +84,12 @@ class Numbers:
     def is_told(self, j: int) -> bool:
         """Tell whether a column has values enough to be told by a formula."""
         return len(self.columns[j].low) >= _MIN_VALUES
+
+    def repeats(self, j: int) -> float:
+        """Return the share of rows in which a column has a repeated value."""
+        column = self.columns[j]
+        own = column.frequencies[: len(column.low)]
+        return float(own[column.low == column.high].sum())
 
     def spread(self, j: int) -> float:
         """Return how far apart the deciles of a column lie."""
@@ -171,6 +179,8 @@ def _candidate(numbers: Numbers, formula: Formula) -> Candidate:
         formula.columns,
     )
     forms = [formula, *(formula.turned(j) for j in parts)]
+    # Numbers that are drawn again and again, such as round amounts, tell the others.
+    forms.sort(key=lambda form: numbers.repeats(form.child) > _MANY)
     return Candidate(rank, forms, agreement)
 
 
