@@ -12,6 +12,7 @@ from numbers import Number
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy.sparse import issparse
 from sklearn.decomposition import PCA
 from sklearn.semi_supervised import LabelSpreading
@@ -20,6 +21,7 @@ from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import column_or_1d
 
 from skvae._table import Container, has_missing
+from skvae._table._frames import without_zone
 
 _MAX_KEPT = 10_000
 # Labels spread over this many neighbours, in this many principal components.
@@ -30,6 +32,12 @@ _KEPT_PRIOR = 0.05
 _MAX_LEVELS = 20
 # Parts that numbers are cut into where groups are wanted.
 _GROUPS = 16
+# What `pandas.api.types.infer_dtype` says of objects that have a place among numbers.
+_KINDS = {
+    **dict.fromkeys(("date", "datetime", "datetime64"), "M"),
+    **dict.fromkeys(("timedelta", "timedelta64"), "m"),
+    **dict.fromkeys(("decimal", "integer", "floating", "mixed-integer-float"), "f"),
+}
 
 
 class ConditionColumn:
@@ -43,24 +51,33 @@ class ConditionColumn:
         Sorted classes; None for a continuous condition.
     mean, sd : float
         Of a continuous condition.
+    kind : {"M", "m", "f", "O"}
+        Whether it came as moments, durations, numbers or anything else.
     """
 
     def __init__(
-        self, name: str, classes: np.ndarray | None, mean: float = 0.0, sd: float = 1.0
+        self,
+        name: str,
+        classes: np.ndarray | None,
+        mean: float = 0.0,
+        sd: float = 1.0,
+        kind: str = "O",
     ):
         self.name = name
         self.classes = classes
         self.mean = mean
         self.sd = sd
+        self.kind = kind
 
     @classmethod
     def fit(cls, values: np.ndarray, name: str, *, as_classes: bool) -> ConditionColumn:
         """Learn a condition from known values."""
         if as_classes:
             return cls(name, np.unique(values))
-        numbers = values.astype(np.float64)
+        kind = _kind_of(values)
+        numbers = _floats(values, kind)
         sd = float(numbers.std())
-        return cls(name, None, float(numbers.mean()), sd if sd > 0 else 1.0)
+        return cls(name, None, float(numbers.mean()), sd if sd > 0 else 1.0, kind)
 
     @property
     def width(self) -> int:
@@ -86,11 +103,16 @@ class ConditionColumn:
         return np.eye(len(self.classes))[codes]
 
     def _numbers(self, values: np.ndarray) -> np.ndarray:
+        values = np.asarray(values)
+        what = {"M": "dates", "m": "durations"}.get(self.kind, "numbers")
         try:
-            return np.asarray(values, dtype=np.float64)
+            # Of numbers pandas would make moments soon after 1970.
+            if what != "numbers" and _kind_of(values) == "f":
+                raise TypeError(what)
+            return _floats(values, self.kind)
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"{self.name} holds numbers. Got {np.asarray(values)[:3].tolist()}."
+                f"{self.name} holds {what}. Got {values[:3].tolist()}."
             ) from error
 
     def check_one(self, cell: Any) -> None:
@@ -101,7 +123,7 @@ class ConditionColumn:
                 "conditions for each row."
             )
         is_flag = self.classes is not None and self.classes.dtype.kind == "b"
-        if is_flag and cell not in (False, True):
+        if (is_flag and cell not in (False, True)) or self.kind in "mM":
             self.encode(np.asarray([cell], dtype=object))
 
 
@@ -145,16 +167,9 @@ class Conditions:
             known = values[~unlabelled]
             if not len(known):
                 raise ValueError("y has no labelled row: at least one is needed.")
-            target = type_of_target(known, raise_unknown=True, input_name="y")
-            # Measured in whole numbers, as ages are; gaps are a matter of classes.
-            whole = known.dtype.kind == "f" and len(np.unique(known)) > _MAX_LEVELS
-            numbers = target.startswith("continuous") or whole
-            column = ConditionColumn.fit(known, "y", as_classes=not numbers)
+            column = ConditionColumn.fit(known, "y", as_classes=not _are_numbers(known))
             if column.classes is None and unlabelled.any():
                 raise ValueError("Input y contains NaN.")
-            prior = None
-            if column.classes is not None:
-                prior = column.encode(known).mean(axis=0)
             columns, arrays = [column], [known]
         else:
             assert names is not None
@@ -162,7 +177,9 @@ class Conditions:
                 ConditionColumn.fit(a, f"y[{n!r}]", as_classes=_is_classes(a))
                 for a, n in zip(arrays, names, strict=True)
             ]
-            prior = None
+        prior = None
+        if len(columns) == 1 and columns[0].classes is not None:
+            prior = columns[0].encode(arrays[0]).mean(axis=0)
         n = len(arrays[0])
         rows: Any = slice(None)
         if n > _MAX_KEPT:
@@ -178,7 +195,7 @@ class Conditions:
     @property
     def classes(self) -> np.ndarray | None:
         """Classes of a single condition of classes."""
-        return None if self.is_table else self.columns[0].classes
+        return self.columns[0].classes if len(self.columns) == 1 else None
 
     def encode(self, y: Any) -> np.ndarray:
         """Write conditions as numbers; unlabelled rows are NaN throughout."""
@@ -280,7 +297,7 @@ class Conditions:
         One systematic draw in random order: shares carry no noise of their own.
         """
         places = (rng.permutation(n) + rng.uniform()) / n
-        if self.class_prior is not None:
+        if self.class_prior is not None and not self.is_table:
             classes = self.columns[0].classes
             assert classes is not None
             found = np.searchsorted(self.class_prior.cumsum(), places, side="right")
@@ -379,6 +396,8 @@ def split_unlabelled(
             # Beside names, numbers cannot tell by their order what -1 is.
             missing |= np.array([isinstance(v, Number) and v == -1 for v in values])
         values = _narrowed(values, missing)
+    if values.dtype.kind in "mM":
+        missing = np.isnat(values)
     if values.dtype.kind == "f":
         missing = missing | np.isnan(values)
         known = values[~missing]
@@ -439,8 +458,39 @@ def _narrow(values: np.ndarray) -> np.ndarray:
     return np.array(values.tolist()) if values.dtype.kind == "O" else values
 
 
+def _kind_of(values: np.ndarray) -> str:
+    """Tell moments, "M", and durations, "m", from numbers, "f", and the rest, "O"."""
+    kind: str = values.dtype.kind
+    if kind == "O":
+        kind = _KINDS.get(pd.api.types.infer_dtype(values), "O")
+    kind = "f" if kind in "iu" else kind
+    return kind if kind in "mMf" else "O"
+
+
+def _floats(values: np.ndarray, kind: str) -> np.ndarray:
+    """Return numbers, moments or durations as floats."""
+    if kind not in "mM":
+        return values.astype(np.float64)
+    cells = pd.Series(values)
+    steps = pd.to_datetime(cells, utc=True) if kind == "M" else pd.to_timedelta(cells)
+    return without_zone(steps).to_numpy(f"{kind}8[us]").astype(np.float64)
+
+
+def _are_numbers(values: np.ndarray) -> bool:
+    """Tell whether a single condition is a number or a date, and not a class."""
+    is_object = values.dtype.kind == "O" and _kind_of(values) != "O"
+    if values.dtype.kind in "mM" or is_object:
+        return not _is_classes(values)
+    target = type_of_target(values, raise_unknown=True, input_name="y")
+    # Measured in whole numbers, as ages are; gaps are a matter of classes.
+    whole = values.dtype.kind == "f" and len(np.unique(values)) > _MAX_LEVELS
+    return target.startswith("continuous") or whole
+
+
 def _is_classes(values: np.ndarray) -> bool:
-    if values.dtype.kind not in "iuf":
+    kind = _kind_of(values)
+    if kind == "O":
         return True
-    whole = bool(np.all(values == np.round(values)))
-    return whole and len(np.unique(values)) <= _MAX_LEVELS
+    numbers = _floats(values, kind)
+    whole = bool(np.all(numbers == np.round(numbers)))
+    return whole and len(np.unique(numbers)) <= _MAX_LEVELS
