@@ -12,7 +12,6 @@ from numbers import Number
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from scipy.sparse import issparse
 from sklearn.decomposition import PCA
 from sklearn.semi_supervised import LabelSpreading
@@ -20,8 +19,7 @@ from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import column_or_1d
 
-from skvae._table import Container, has_missing
-from skvae._table._frames import without_zone
+from skvae._table import Container, cells_as_floats, has_missing, kind_of_cells
 
 _MAX_KEPT = 10_000
 # Labels spread over this many neighbours, in this many principal components.
@@ -32,12 +30,6 @@ _KEPT_PRIOR = 0.05
 _MAX_LEVELS = 20
 # Parts that numbers are cut into where groups are wanted.
 _GROUPS = 16
-# What `pandas.api.types.infer_dtype` says of objects that have a place among numbers.
-_KINDS = {
-    **dict.fromkeys(("date", "datetime", "datetime64"), "M"),
-    **dict.fromkeys(("timedelta", "timedelta64"), "m"),
-    **dict.fromkeys(("decimal", "integer", "floating", "mixed-integer-float"), "f"),
-}
 
 
 class ConditionColumn:
@@ -74,8 +66,8 @@ class ConditionColumn:
         """Learn a condition from known values."""
         if as_classes:
             return cls(name, np.unique(values))
-        kind = _kind_of(values)
-        numbers = _floats(values, kind)
+        kind = kind_of_cells(values)
+        numbers = cells_as_floats(values, kind)
         sd = float(numbers.std())
         return cls(name, None, float(numbers.mean()), sd if sd > 0 else 1.0, kind)
 
@@ -107,9 +99,9 @@ class ConditionColumn:
         what = {"M": "dates", "m": "durations"}.get(self.kind, "numbers")
         try:
             # Of numbers pandas would make moments soon after 1970.
-            if what != "numbers" and _kind_of(values) == "f":
+            if what != "numbers" and kind_of_cells(values) == "f":
                 raise TypeError(what)
-            return _floats(values, self.kind)
+            return cells_as_floats(values, self.kind)
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"{self.name} holds {what}. Got {values[:3].tolist()}."
@@ -458,27 +450,9 @@ def _narrow(values: np.ndarray) -> np.ndarray:
     return np.array(values.tolist()) if values.dtype.kind == "O" else values
 
 
-def _kind_of(values: np.ndarray) -> str:
-    """Tell moments, "M", and durations, "m", from numbers, "f", and the rest, "O"."""
-    kind: str = values.dtype.kind
-    if kind == "O":
-        kind = _KINDS.get(pd.api.types.infer_dtype(values), "O")
-    kind = "f" if kind in "iu" else kind
-    return kind if kind in "mMf" else "O"
-
-
-def _floats(values: np.ndarray, kind: str) -> np.ndarray:
-    """Return numbers, moments or durations as floats."""
-    if kind not in "mM":
-        return values.astype(np.float64)
-    cells = pd.Series(values)
-    steps = pd.to_datetime(cells, utc=True) if kind == "M" else pd.to_timedelta(cells)
-    return without_zone(steps).to_numpy(f"{kind}8[us]").astype(np.float64)
-
-
 def _are_numbers(values: np.ndarray) -> bool:
     """Tell whether a single condition is a number or a date, and not a class."""
-    is_object = values.dtype.kind == "O" and _kind_of(values) != "O"
+    is_object = values.dtype.kind == "O" and kind_of_cells(values) != "O"
     if values.dtype.kind in "mM" or is_object:
         return not _is_classes(values)
     target = type_of_target(values, raise_unknown=True, input_name="y")
@@ -488,9 +462,9 @@ def _are_numbers(values: np.ndarray) -> bool:
 
 
 def _is_classes(values: np.ndarray) -> bool:
-    kind = _kind_of(values)
+    kind = kind_of_cells(values)
     if kind == "O":
         return True
-    numbers = _floats(values, kind)
+    numbers = cells_as_floats(values, kind)
     whole = bool(np.all(numbers == np.round(numbers)))
     return whole and len(np.unique(numbers)) <= _MAX_LEVELS

@@ -6,18 +6,13 @@ only, and does not depend on the version of torch.
 
 from __future__ import annotations
 
-import datetime
-import decimal
 import json
 import math
-import uuid
-from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from scipy.special import erfcx
 from sklearn.utils.validation import check_is_fitted
@@ -27,6 +22,7 @@ from skvae._autoencoder import AutoencoderTransformer
 from skvae._conditional_vae import ConditionalVAE
 from skvae._contractive import ContractiveAutoencoder
 from skvae._denoising import DenoisingAutoencoder
+from skvae._table import PLAIN_FORMS
 from skvae._vae import VAE
 
 __all__ = ["load", "save", "to_onnx"]
@@ -41,6 +37,7 @@ _CLASSES: dict[str, type] = {
         VAE,
     )
 }
+_READERS = {kind.__name__: read for kind, (_, read) in PLAIN_FORMS.items()}
 _EXTRA = "pip install 'skvae[export]'"
 # Operators that ONNX Runtime has for float32 only, and that none stand in for.
 _SINGLE_PRECISION = {
@@ -195,8 +192,8 @@ def _encoded(value: Any, tensors: dict[str, np.ndarray], where: str) -> Any:
 
 def _encoded_object(value: Any, tensors: dict[str, np.ndarray], where: str) -> Any:
     """Return a level that is no plain value as JSON."""
-    if type(value) in _OBJECTS:
-        write, read = _OBJECTS[type(value)]
+    if type(value) in PLAIN_FORMS:
+        write, read = PLAIN_FORMS[type(value)]
         parts = write(value)
         if read(*parts) == value:
             cells = [_encoded(part, tensors, where) for part in parts]
@@ -205,43 +202,6 @@ def _encoded_object(value: Any, tensors: dict[str, np.ndarray], where: str) -> A
         f"{where} holds a {type(value).__name__}, which cannot be stored as plain "
         "values. Use pickle, or fit without it."
     )
-
-
-def _moment_parts(moment: Any) -> list[Any]:
-    moment = pd.Timestamp(moment)
-    zone = None if moment.tzinfo is None else str(moment.tzinfo)
-    return [int(moment.asm8.astype(np.int64)), moment.unit, zone]
-
-
-def _moment(count: int, unit: Any, zone: str | None) -> pd.Timestamp:
-    moment = pd.Timestamp(np.datetime64(count, unit))
-    return moment if zone is None else moment.tz_localize("UTC").tz_convert(zone)
-
-
-# Levels of tables and conditions that are no plain values: as plain ones, and back.
-_OBJECTS: dict[type, tuple[Callable[[Any], list[Any]], Callable[..., Any]]] = {
-    bytes: (lambda v: [v.hex()], bytes.fromhex),
-    datetime.date: (lambda v: [v.isoformat()], datetime.date.fromisoformat),
-    datetime.datetime: (_moment_parts, lambda *v: _moment(*v).to_pydatetime()),
-    datetime.time: (lambda v: [v.isoformat()], datetime.time.fromisoformat),
-    datetime.timedelta: (
-        lambda v: [v.days, v.seconds, v.microseconds],
-        datetime.timedelta,
-    ),
-    decimal.Decimal: (lambda v: [str(v)], decimal.Decimal),
-    pd.Interval: (lambda v: [v.left, v.right, v.closed], pd.Interval),
-    pd.Period: (
-        lambda v: [v.ordinal, v.freqstr],
-        lambda ordinal, freq: pd.Period(ordinal=ordinal, freq=freq),
-    ),
-    pd.Timedelta: (
-        lambda v: [int(v.asm8.astype(np.int64)), v.unit],
-        lambda count, unit: pd.Timedelta(np.timedelta64(count, unit)),
-    ),
-    pd.Timestamp: (_moment_parts, _moment),
-    uuid.UUID: (lambda v: [str(v)], uuid.UUID),
-}
-_READERS = {kind.__name__: read for kind, (_, read) in _OBJECTS.items()}
 
 
 def _decoded(value: Any, tensors: dict[str, np.ndarray]) -> Any:
