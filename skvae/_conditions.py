@@ -19,7 +19,7 @@ from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import column_or_1d
 
-from skvae._table import Container, has_missing
+from skvae._table import Container, cells_as_floats, has_missing, kind_of_cells
 
 _MAX_KEPT = 10_000
 # Labels spread over this many neighbours, in this many principal components.
@@ -43,24 +43,33 @@ class ConditionColumn:
         Sorted classes; None for a continuous condition.
     mean, sd : float
         Of a continuous condition.
+    kind : {"M", "m", "f", "O"}
+        Whether it came as moments, durations, numbers or anything else.
     """
 
     def __init__(
-        self, name: str, classes: np.ndarray | None, mean: float = 0.0, sd: float = 1.0
+        self,
+        name: str,
+        classes: np.ndarray | None,
+        mean: float = 0.0,
+        sd: float = 1.0,
+        kind: str = "O",
     ):
         self.name = name
         self.classes = classes
         self.mean = mean
         self.sd = sd
+        self.kind = kind
 
     @classmethod
     def fit(cls, values: np.ndarray, name: str, *, as_classes: bool) -> ConditionColumn:
         """Learn a condition from known values."""
         if as_classes:
             return cls(name, np.unique(values))
-        numbers = values.astype(np.float64)
+        kind = kind_of_cells(values)
+        numbers = cells_as_floats(values, kind)
         sd = float(numbers.std())
-        return cls(name, None, float(numbers.mean()), sd if sd > 0 else 1.0)
+        return cls(name, None, float(numbers.mean()), sd if sd > 0 else 1.0, kind)
 
     @property
     def width(self) -> int:
@@ -86,11 +95,16 @@ class ConditionColumn:
         return np.eye(len(self.classes))[codes]
 
     def _numbers(self, values: np.ndarray) -> np.ndarray:
+        values = np.asarray(values)
+        what = {"M": "dates", "m": "durations"}.get(self.kind, "numbers")
         try:
-            return np.asarray(values, dtype=np.float64)
+            # Of numbers pandas would make moments soon after 1970.
+            if what != "numbers" and kind_of_cells(values) == "f":
+                raise TypeError(what)
+            return cells_as_floats(values, self.kind)
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"{self.name} holds numbers. Got {np.asarray(values)[:3].tolist()}."
+                f"{self.name} holds {what}. Got {values[:3].tolist()}."
             ) from error
 
     def check_one(self, cell: Any) -> None:
@@ -101,7 +115,7 @@ class ConditionColumn:
                 "conditions for each row."
             )
         is_flag = self.classes is not None and self.classes.dtype.kind == "b"
-        if is_flag and cell not in (False, True):
+        if (is_flag and cell not in (False, True)) or self.kind in "mM":
             self.encode(np.asarray([cell], dtype=object))
 
 
@@ -145,16 +159,9 @@ class Conditions:
             known = values[~unlabelled]
             if not len(known):
                 raise ValueError("y has no labelled row: at least one is needed.")
-            target = type_of_target(known, raise_unknown=True, input_name="y")
-            # Measured in whole numbers, as ages are; gaps are a matter of classes.
-            whole = known.dtype.kind == "f" and len(np.unique(known)) > _MAX_LEVELS
-            numbers = target.startswith("continuous") or whole
-            column = ConditionColumn.fit(known, "y", as_classes=not numbers)
+            column = ConditionColumn.fit(known, "y", as_classes=not _are_numbers(known))
             if column.classes is None and unlabelled.any():
                 raise ValueError("Input y contains NaN.")
-            prior = None
-            if column.classes is not None:
-                prior = column.encode(known).mean(axis=0)
             columns, arrays = [column], [known]
         else:
             assert names is not None
@@ -162,7 +169,9 @@ class Conditions:
                 ConditionColumn.fit(a, f"y[{n!r}]", as_classes=_is_classes(a))
                 for a, n in zip(arrays, names, strict=True)
             ]
-            prior = None
+        prior = None
+        if len(columns) == 1 and columns[0].classes is not None:
+            prior = columns[0].encode(arrays[0]).mean(axis=0)
         n = len(arrays[0])
         rows: Any = slice(None)
         if n > _MAX_KEPT:
@@ -178,7 +187,7 @@ class Conditions:
     @property
     def classes(self) -> np.ndarray | None:
         """Classes of a single condition of classes."""
-        return None if self.is_table else self.columns[0].classes
+        return self.columns[0].classes if len(self.columns) == 1 else None
 
     def encode(self, y: Any) -> np.ndarray:
         """Write conditions as numbers; unlabelled rows are NaN throughout."""
@@ -280,7 +289,7 @@ class Conditions:
         One systematic draw in random order: shares carry no noise of their own.
         """
         places = (rng.permutation(n) + rng.uniform()) / n
-        if self.class_prior is not None:
+        if self.class_prior is not None and not self.is_table:
             classes = self.columns[0].classes
             assert classes is not None
             found = np.searchsorted(self.class_prior.cumsum(), places, side="right")
@@ -379,6 +388,8 @@ def split_unlabelled(
             # Beside names, numbers cannot tell by their order what -1 is.
             missing |= np.array([isinstance(v, Number) and v == -1 for v in values])
         values = _narrowed(values, missing)
+    if values.dtype.kind in "mM":
+        missing = np.isnat(values)
     if values.dtype.kind == "f":
         missing = missing | np.isnan(values)
         known = values[~missing]
@@ -439,8 +450,21 @@ def _narrow(values: np.ndarray) -> np.ndarray:
     return np.array(values.tolist()) if values.dtype.kind == "O" else values
 
 
+def _are_numbers(values: np.ndarray) -> bool:
+    """Tell whether a single condition is a number or a date, and not a class."""
+    is_object = values.dtype.kind == "O" and kind_of_cells(values) != "O"
+    if values.dtype.kind in "mM" or is_object:
+        return not _is_classes(values)
+    target = type_of_target(values, raise_unknown=True, input_name="y")
+    # Measured in whole numbers, as ages are; gaps are a matter of classes.
+    whole = values.dtype.kind == "f" and len(np.unique(values)) > _MAX_LEVELS
+    return target.startswith("continuous") or whole
+
+
 def _is_classes(values: np.ndarray) -> bool:
-    if values.dtype.kind not in "iuf":
+    kind = kind_of_cells(values)
+    if kind == "O":
         return True
-    whole = bool(np.all(values == np.round(values)))
-    return whole and len(np.unique(values)) <= _MAX_LEVELS
+    numbers = cells_as_floats(values, kind)
+    whole = bool(np.all(numbers == np.round(numbers)))
+    return whole and len(np.unique(numbers)) <= _MAX_LEVELS

@@ -240,7 +240,9 @@ class VAE(BaseAutoencoder):
         Parameters
         ----------
         X : {array-like, sparse matrix, DataFrame} of shape (n_samples, n_features)
-            Rows in the units seen in `fit`. Missing cells are left out of the sum.
+            Rows in the units seen in `fit`. Missing cells of numbers are left out of
+            the sum, those of a table have a probability of their own. They are refused
+            by models of complete rows, and in columns of a table that had none.
         n_importance_samples : int, default=32
             Draws :math:`K` of the code per row; 1 is the evidence lower bound with a
             single draw.

@@ -22,6 +22,7 @@ from skvae._autoencoder import AutoencoderTransformer
 from skvae._conditional_vae import ConditionalVAE
 from skvae._contractive import ContractiveAutoencoder
 from skvae._denoising import DenoisingAutoencoder
+from skvae._table import PLAIN_FORMS
 from skvae._vae import VAE
 
 __all__ = ["load", "save", "to_onnx"]
@@ -36,6 +37,7 @@ _CLASSES: dict[str, type] = {
         VAE,
     )
 }
+_READERS = {kind.__name__: read for kind, (_, read) in PLAIN_FORMS.items()}
 _EXTRA = "pip install 'skvae[export]'"
 # Operators that ONNX Runtime has for float32 only, and that none stand in for.
 _SINGLE_PRECISION = {
@@ -185,6 +187,17 @@ def _encoded(value: Any, tensors: dict[str, np.ndarray], where: str) -> Any:
     if isinstance(value, dict) and all(isinstance(k, str | int) for k in value):
         pairs = [[k, _encoded(v, tensors, f"{where}.{k}")] for k, v in value.items()]
         return {"pairs": pairs}
+    return _encoded_object(value, tensors, where)
+
+
+def _encoded_object(value: Any, tensors: dict[str, np.ndarray], where: str) -> Any:
+    """Return a level that is no plain value as JSON."""
+    if type(value) in PLAIN_FORMS:
+        write, read = PLAIN_FORMS[type(value)]
+        parts = write(value)
+        if read(*parts) == value:
+            cells = [_encoded(part, tensors, where) for part in parts]
+            return {"object": type(value).__name__, "parts": cells}
     raise TypeError(
         f"{where} holds a {type(value).__name__}, which cannot be stored as plain "
         "values. Use pickle, or fit without it."
@@ -200,6 +213,8 @@ def _decoded(value: Any, tensors: dict[str, np.ndarray]) -> Any:
         return tensors[value["tensor"]].reshape(value["shape"])
     if "array" in value:
         return np.array(_decoded(value["array"], tensors), dtype=value["dtype"])
+    if "object" in value:
+        return _READERS[value["object"]](*_decoded(value["parts"], tensors))
     if "pairs" in value:
         return {k: _decoded(v, tensors) for k, v in value["pairs"]}
     if "tuple" in value:

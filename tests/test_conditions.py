@@ -1,5 +1,7 @@
 """Conditions: rows without a label, columns by name, one condition for all rows."""
 
+from decimal import Decimal
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -129,3 +131,66 @@ def test_conditions_without_names_go_by_position(of_two):
         model.sample(2, y={"a": 1.0, "b": 0.5})
     with pytest.raises(ValueError, match="one that has no name"):
         _quick().fit(X, y["g"]).sample(2, y={"g": "A"})
+
+
+def _numbers_in_disguise():
+    """Return conditions that rise by the row and are no plain numbers."""
+    days = pd.Series(pd.date_range("2024-01-01", periods=120))
+    return {
+        "moments": days,
+        "zoned": days.dt.tz_localize("Europe/Rome"),
+        "dates": days.dt.date,
+        "durations": days - days[0],
+        "decimals": pd.Series([Decimal(f"{k}.25") for k in range(120)]),
+    }
+
+
+@pytest.mark.parametrize("name", list(_numbers_in_disguise()))
+@pytest.mark.parametrize("as_table", [False, True])
+def test_dates_and_decimals_are_numbers(X, name, as_table):
+    y = _numbers_in_disguise()[name]
+    asked = y[60]
+    seen = y.drop(60).reset_index(drop=True)
+    if as_table:
+        seen = pd.DataFrame({"when": seen, "k": np.arange(119) % 50})
+        asked = {"when": asked, "k": 7}
+    model = _quick().fit(X[:119], seen)
+    assert model.classes_ is None
+    assert model._conditions.width == 1 + as_table
+    rows, told = model.sample(4, y=asked, random_state=0)
+    assert rows.shape == (4, X.shape[1])
+    if as_table:
+        assert told["when"].tolist() == [y[60]] * 4
+        drawn = model.sample(30, random_state=0)[1]
+        assert drawn.dtypes.equals(seen.dtypes)
+        assert set(drawn["when"]) <= set(seen["when"])
+
+
+@pytest.mark.parametrize("name", ["moments", "dates", "durations"])
+@pytest.mark.parametrize("as_table", [False, True])
+def test_a_number_is_no_date(X, name, as_table):
+    y = _numbers_in_disguise()[name]
+    asked = 5
+    if as_table:
+        y, asked = pd.DataFrame({"when": y, "k": np.arange(120)}), {"when": 5, "k": 7}
+    model = _quick().fit(X, y)
+    with pytest.raises(ValueError, match=r"holds (dates|durations)\. Got \[5"):
+        model.sample(4, y=asked, random_state=0)
+
+
+def test_few_dates_are_classes(X):
+    y = pd.Series(pd.to_datetime(["2024-01-01", "2024-02-01"] * 60))
+    y[::7] = pd.NaT
+    model = _quick().fit(X, y)
+    assert len(model.classes_) == 2
+
+
+def test_a_frame_of_one_column_has_classes(X):
+    y = pd.DataFrame({"group": ["u", "v", "v"] * 40})
+    model, other = _quick().fit(X, y), _quick().fit(X, y["group"])
+    assert model.classes_.tolist() == ["u", "v"]
+    np.testing.assert_array_equal(model.predict(X), other.predict(X))
+    np.testing.assert_allclose(model.score_samples(X), other.score_samples(X))
+    told = model.sample(5, y={"group": "v"}, random_state=0)[1]
+    assert told["group"].tolist() == ["v"] * 5
+    assert list(model.sample(5, random_state=0)[1].columns) == ["group"]

@@ -1,6 +1,10 @@
 """Files of fitted models hold plain values and give the same model back."""
 
-from datetime import datetime
+import uuid
+from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
+from fractions import Fraction
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
@@ -60,6 +64,45 @@ def test_saved_table_model_draws_the_same_rows(tmp_path):
     )
 
 
+def _levels():
+    """Return levels that are no plain values."""
+    first, rome = datetime(2024, 1, 1, 9), ZoneInfo("Europe/Rome")
+    hours = [timedelta(hours=h) for h in range(4)]
+    moments = [first + h for h in hours]
+    offsets = [
+        m.replace(tzinfo=timezone(h)) for m, h in zip(moments, hours, strict=True)
+    ]
+    return {
+        "interval": list(pd.cut(range(4), 4)),
+        "interval of moments": list(pd.interval_range(pd.Timestamp(first), periods=4)),
+        "date": pd.Categorical([date(2024, 1, 1 + d) for d in range(4)]),
+        "Timestamp": pd.Categorical(moments),
+        "zoned Timestamp": pd.Categorical(pd.DatetimeIndex(moments, tz=rome)),
+        "datetime": pd.Series(offsets, dtype=object),
+        "Timedelta": pd.Categorical(hours),
+        "time": pd.Categorical([m.time() for m in moments]),
+        "period": pd.Categorical(pd.period_range("2024-01", periods=4, freq="M")),
+        "decimal": pd.Categorical([Decimal(f"1.{d}0") for d in range(4)]),
+        "bytes": [b"a", b"b", b"c", b"d"],
+        "uuid": [uuid.UUID(int=i) for i in range(4)],
+    }
+
+
+@pytest.mark.parametrize("name", list(_levels()))
+def test_saved_table_model_keeps_its_levels(name, tmp_path):
+    levels = pd.Series(_levels()[name])
+    column = levels.iloc[np.arange(80) % 4].reset_index(drop=True)
+    table = pd.DataFrame({"c": column, "x": np.arange(80) / 4})
+    model = VAE(max_iter=2, random_state=0).fit(table)
+    save(model, tmp_path / "table.safetensors")
+    again = load(tmp_path / "table.safetensors")
+    drawn, same = (m.sample(50, random_state=1) for m in (model, again))
+    pd.testing.assert_frame_equal(same, drawn)
+    assert [type(v) for v in same["c"]] == [type(v) for v in drawn["c"]]
+    asked = column[1]
+    assert (again.sample(2, given={"c": asked}, random_state=0)["c"] == asked).all()
+
+
 def test_saved_conditional_model_keeps_string_classes(tmp_path, wine):
     y = np.repeat(["low", "high"], [100, 78])
     model = ConditionalVAE(2, max_iter=3, random_state=0).fit(wine, y)
@@ -92,8 +135,8 @@ def test_saved_conditional_model_keeps_a_table_with_moments(tmp_path, wine):
 @pytest.mark.parametrize(
     ("value", "kind"),
     [
-        (np.array([datetime(2024, 1, 1)], dtype=object), "datetime"),
-        (np.array([b"up"]), "bytes"),
+        (np.array([Fraction(1, 3)], dtype=object), "Fraction"),
+        (1j, "complex"),
         (np.datetime64("2024-01-01"), "datetime64"),
     ],
 )

@@ -3,22 +3,27 @@
 from skvae._table._codec import TableCodec
 from skvae._table._frames import (
     Container,
+    cells_as_floats,
     concat_rows,
     fill_cells,
     has_categories,
     has_integers,
     has_missing,
+    kind_of_cells,
     library_of,
     missing_cells,
 )
 from skvae._table._given import codes_given
 from skvae._table._known import Known
 from skvae._table._mixture import fit_mixture, mixture_log_prob, one_hot
+from skvae._table._objects import PLAIN_FORMS
 
 __all__ = [
+    "PLAIN_FORMS",
     "Container",
     "Known",
     "TableCodec",
+    "cells_as_floats",
     "codes_given",
     "concat_rows",
     "fill_cells",
@@ -26,6 +31,7 @@ __all__ = [
     "has_categories",
     "has_integers",
     "has_missing",
+    "kind_of_cells",
     "library_of",
     "missing_cells",
     "mixture_log_prob",

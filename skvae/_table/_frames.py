@@ -15,6 +15,12 @@ import scipy.sparse as sp
 from skvae._table._objects import ObjectForm
 
 _NUMERIC_KINDS = "iuf"
+# What `pandas.api.types.infer_dtype` says of objects that have a place among numbers.
+_OBJECT_KINDS = {
+    **dict.fromkeys(("date", "datetime", "datetime64"), "M"),
+    **dict.fromkeys(("timedelta", "timedelta64"), "m"),
+    **dict.fromkeys(("decimal", "integer", "floating", "mixed-integer-float"), "f"),
+}
 
 
 def library_of(X: Any) -> str | None:
@@ -475,3 +481,21 @@ def floats_of(series: pd.Series) -> np.ndarray:
     if series.dtype.kind in "iuf" and isinstance(series.dtype, np.dtype):
         return series.to_numpy(dtype=np.float64)
     return series.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def kind_of_cells(values: np.ndarray) -> str:
+    """Tell moments, "M", and durations, "m", from numbers, "f", and the rest, "O"."""
+    kind: str = values.dtype.kind
+    if kind == "O":
+        kind = _OBJECT_KINDS.get(pd.api.types.infer_dtype(values), "O")
+    kind = "f" if kind in "iu" else kind
+    return kind if kind in "mMf" else "O"
+
+
+def cells_as_floats(values: np.ndarray, kind: str) -> np.ndarray:
+    """Return numbers, moments or durations as floats."""
+    if kind not in "mM":
+        return values.astype(np.float64)
+    cells = pd.Series(values)
+    steps = pd.to_datetime(cells, utc=True) if kind == "M" else pd.to_timedelta(cells)
+    return without_zone(steps).to_numpy(f"{kind}8[us]").astype(np.float64)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import uuid
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -190,3 +192,39 @@ def read_objects(frame: pd.DataFrame, forms: dict[int, ObjectForm]) -> pd.DataFr
             read = form.read(frame.iloc[:, j], frame.columns[j])
             frame.isetitem(j, read)
     return frame
+
+
+def _moment_parts(moment: Any) -> list[Any]:
+    moment = pd.Timestamp(moment)
+    zone = None if moment.tzinfo is None else str(moment.tzinfo)
+    return [int(moment.asm8.astype(np.int64)), moment.unit, zone]
+
+
+def _moment(count: int, unit: Any, zone: str | None) -> pd.Timestamp:
+    moment = pd.Timestamp(np.datetime64(count, unit))
+    return moment if zone is None else moment.tz_localize("UTC").tz_convert(zone)
+
+
+# Levels of tables and conditions that are no plain values: as plain ones, and back.
+PLAIN_FORMS: dict[type, tuple[Callable[[Any], list[Any]], Callable[..., Any]]] = {
+    bytes: (lambda v: [v.hex()], bytes.fromhex),
+    datetime.date: (lambda v: [v.isoformat()], datetime.date.fromisoformat),
+    datetime.datetime: (_moment_parts, lambda *v: _moment(*v).to_pydatetime()),
+    datetime.time: (lambda v: [v.isoformat()], datetime.time.fromisoformat),
+    datetime.timedelta: (
+        lambda v: [v.days, v.seconds, v.microseconds],
+        datetime.timedelta,
+    ),
+    decimal.Decimal: (lambda v: [str(v)], decimal.Decimal),
+    pd.Interval: (lambda v: [v.left, v.right, v.closed], pd.Interval),
+    pd.Period: (
+        lambda v: [v.ordinal, v.freqstr],
+        lambda ordinal, freq: pd.Period(ordinal=ordinal, freq=freq),
+    ),
+    pd.Timedelta: (
+        lambda v: [int(v.asm8.astype(np.int64)), v.unit],
+        lambda count, unit: pd.Timedelta(np.timedelta64(count, unit)),
+    ),
+    pd.Timestamp: (_moment_parts, _moment),
+    uuid.UUID: (lambda v: [str(v)], uuid.UUID),
+}
