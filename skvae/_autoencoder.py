@@ -57,9 +57,12 @@ class AutoencoderTransformer(DeterministicMixin, BaseAutoencoder):
     penalty : {"kl", "l1", "l2"} or None, default=None
         Sparsity of the code: ``"kl"`` draws the mean activation of each component
         to `sparsity_target` and makes the code a sigmoid, which starts at random;
-        ``"l1"`` and ``"l2"`` penalise the size of the code.
+        ``"l1"`` and ``"l2"`` penalise the size of the code. These two shrink codes
+        but make no zeros: the decoder can undo the scale.
     alpha : float, default=0.001
-        Strength of the penalty, in nats per unit of penalty. Ignored without one.
+        Strength of the penalty, in nats per unit of penalty. Ignored without one. The
+        default hardly acts: ``"kl"`` needs about 1 to reach its target, ``"l1"`` and
+        ``"l2"`` 0.1 to shrink codes to less than half.
     sparsity_target : float, default=0.05
         Mean activation asked for by ``penalty="kl"``, in (0, 1).
     tied_weights : bool, default=False

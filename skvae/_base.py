@@ -252,10 +252,10 @@ class BaseAutoencoder(
 
     def _is_table(self, X: Any) -> bool:
         """Tell from the content of training rows whether columns need heads."""
-        recipe = self._recipe()
+        recipe, declares = self._recipe(), self._declares_categories()
         if recipe.likelihood == "table":
             return True
-        if self._declares_categories():
+        if declares:
             if recipe.likelihood == "auto":
                 return True
             raise ValueError(
@@ -281,6 +281,11 @@ class BaseAutoencoder(
         if isinstance(declared, str):
             return False
         chosen = np.asarray(declared)
+        if chosen.size and chosen.dtype.kind == "f":
+            raise ValueError(
+                "categorical_features must be an array-like of bool, int or str. "
+                f"Got {declared!r}."
+            )
         return bool(chosen.any() if chosen.dtype == bool else chosen.size)
 
     # -- training ----------------------------------------------------------------------

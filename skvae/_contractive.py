@@ -97,9 +97,10 @@ class ContractiveAutoencoder(DeterministicMixin, BaseAutoencoder):
 
     Notes
     -----
-    The squared norm is a closed expression in the weights, so it takes part in
-    validation too. With one hidden layer, :math:`z = A x + V a(U x + b)`, and
-    :math:`d = a'(U x + b)`,
+    The penalty takes part in validation too, computed as while training but for the
+    same evenly spaced rows, or the same projections, in every epoch. With one hidden
+    layer, :math:`z = A x + V a(U x + b)`, and :math:`d = a'(U x + b)`, the squared norm
+    is a closed expression in the weights,
 
     .. math:: \|J\|_F^2 = \|A\|_F^2 + 2 \sum_h d_h (U A^\top V)_{hh}
               + d^\top (V^\top V \odot U U^\top) d ,

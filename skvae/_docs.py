@@ -107,7 +107,8 @@ init : {"auto", "random", "layerwise"}, default="auto"
     "code_activation": """
 code_activation : {"logistic", "relu"} or None, default=None
     Activation of the code. With one, the code is a layer of features for a linear
-    model rather than coordinates, and training starts at random instead of PCA.
+    model rather than coordinates, and training starts at random instead of PCA. With
+    ``"relu"`` components may stay at zero for all rows; `summary` counts them.
 """,
     "encoder": """
 encoder : torch.nn.Module, callable or None, default=None
@@ -230,8 +231,9 @@ input_noise_ : float
     Standard deviation of the noise on the encoder's input while training, in
     scaled units. For a variational model with a classical start it is at most
     ``sqrt(5 / n_samples)`` and never more than the noise the start finds in a
-    column. For a table it is the share of cells hidden from the encoder,
-    ``sqrt(30 / n_samples)``, at most 0.3, and 0 from 10,000 training rows on.
+    column. For a table it is the share of cells hidden from the encoder of a
+    variational model, ``sqrt(30 / n_samples)``, at most 0.3, and 0 from 10,000
+    training rows on; 0 for other models.
 """,
     "noise_": """
 noise_ : str or float
@@ -277,11 +279,12 @@ explained_variance_ratio_ : ndarray of shape (n_components,)
     top of those before it, the rest of the code at its mean. They sum to the R2 of
     the reconstruction, and are those of PCA for the model training starts at, but for
     sampling: at most 1000 rows are measured, of wide data with many components fewer.
+    Not of tables.
 """,
     "noise_variance_": """
 noise_variance_ : ndarray of shape (n_features,)
     Variance of the columns that the code leaves unexplained, in squared units of
-    the columns.
+    the columns. With gaussian columns only, not of tables.
 """,
     "n_features_in_": """
 n_features_in_ : int
@@ -301,11 +304,11 @@ max_iter_ : int
 """,
     "center_": """
 center_ : ndarray of shape (n_features,)
-    What scaling subtracts from each column.
+    What scaling subtracts from each column. Not of tables.
 """,
     "scale_": """
 scale_ : ndarray of shape (n_features,)
-    What scaling divides each column by.
+    What scaling divides each column by. Not of tables.
 """,
     "likelihood_": """
 likelihood_ : str

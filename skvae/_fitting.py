@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,7 @@ from skvae._training import (
     subset,
 )
 from skvae._warm_start import check_same_network, network_parameters
+from skvae.corruptions import CORRUPTIONS
 from skvae.objectives import KLDivergence, Objective
 from skvae.priors import MixturePrior, VampPrior
 
@@ -178,16 +180,30 @@ class Fitting:
         return torch.float64 if X.dtype == np.float64 else torch.float32
 
     # -- resolving "auto" --------------------------------------------------------------
+    def _check_level(self) -> None:
+        kind, level = self.recipe.corruption, self.recipe.corruption_level
+        if not isinstance(kind, str) or isinstance(level, str):
+            return
+        if level > CORRUPTIONS[kind].max_level:
+            raise ValueError(
+                f"corruption_level must be in [0, 1] with corruption={kind!r}. "
+                f"Got {level!r}."
+            )
+
     def _check_parameters(self) -> None:
+        self._check_level()
         hidden = self.estimator.hidden_layer_sizes
         if isinstance(hidden, str):
             self.hidden: tuple[int, ...] = ()
             return
-        hidden = list(np.ravel(hidden))
-        if any(not float(h).is_integer() or h <= 0 for h in hidden):
+        hidden = list(hidden)
+        if not all(
+            isinstance(h, Real) and float(h).is_integer() and float(h) > 0
+            for h in hidden
+        ):
             raise ValueError(
-                f"hidden_layer_sizes must be > 0, got "
-                f"{self.estimator.hidden_layer_sizes}."
+                "hidden_layer_sizes must be > 0, got "
+                f"{self.estimator.hidden_layer_sizes}. Give an integer for each layer."
             )
         self.hidden = tuple(int(h) for h in hidden)
 

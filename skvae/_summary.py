@@ -130,7 +130,22 @@ def _hints(model: Any) -> list[str]:
             f"Only {active} of {model.n_components_} components are in use: lower "
             "n_components, or lower beta or set free_bits to use more."
         )
+    constant = _constant_components(model)
+    if constant:
+        hints.append(
+            f"{constant} of {model.n_components_} components are the same for all "
+            "rows: use code_activation='logistic' or None, init='layerwise', or lower "
+            "n_components."
+        )
     return hints
+
+
+def _constant_components(model: Any) -> int:
+    """Count components that an activation of the code holds at zero."""
+    codes = getattr(model, "_codes", None)
+    if model._architecture.code_activation != "relu" or codes is None:
+        return 0
+    return int((np.ptp(codes, axis=0) == 0).sum()) if len(codes) > 1 else 0
 
 
 def _text(value: Any) -> str:

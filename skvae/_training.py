@@ -440,6 +440,10 @@ _SAID_ELSEWHERE = {
     "batch_size": "batch_size of the estimator",
     "device": "device of the estimator",
     "verbose": "verbose of the estimator",
+    "module": "the estimator, by encoder and decoder,",
+    "criterion": "the estimator",
+    "plan": "the estimator",
+    "shuffle_generator": "random_state of the estimator",
 }
 
 
@@ -501,8 +505,13 @@ def _decay(weight_decay: float, extra: dict[str, Any]) -> dict[str, float]:
 
 
 def _cloned(callback: Any) -> Any:
-    if isinstance(callback, tuple):
-        return (callback[0], clone(callback[1], safe=False))
+    if isinstance(callback, tuple) and len(callback) == 2:
+        return (callback[0], _cloned(callback[1]))
+    if not (isinstance(callback, type) or hasattr(callback, "set_params")):
+        raise TypeError(
+            "callbacks must hold skorch callbacks, or pairs of a name and one. "
+            f"Got {callback!r}."
+        )
     return clone(callback, safe=False)
 
 

@@ -11,7 +11,12 @@ import torch
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from skorch.callbacks import Callback
 
-from skvae import VAE, AutoencoderTransformer, ConditionalVAE
+from skvae import (
+    VAE,
+    AutoencoderTransformer,
+    ConditionalVAE,
+    DenoisingAutoencoder,
+)
 
 # One without a prior and one with it, where a test takes long.
 PAIR = pytest.mark.parametrize("kind", [AutoencoderTransformer, VAE])
@@ -332,6 +337,31 @@ def test_unknown_parameters_are_refused(kind):
 def test_unknown_net_parameters_are_refused(kind):
     with pytest.raises((ValueError, TypeError), match=r"unexpected argument.*optimzer"):
         _model(kind, net_params={"optimzer": torch.optim.SGD}).fit(X, Y)
+
+
+WRONG = [
+    ({"net_params": {"module": 1}}, ValueError, "may not hold 'module': .* encoder"),
+    ({"net_params": {"plan": 1}}, ValueError, "may not hold 'plan': the estimator"),
+    ({"callbacks": ["x"]}, TypeError, "callbacks must hold skorch .* Got 'x'"),
+    ({"callbacks": [("x", 3)]}, TypeError, "callbacks must hold skorch .* Got 3"),
+    ({"hidden_layer_sizes": ("a",)}, ValueError, "hidden_layer_sizes must be > 0"),
+    ({"hidden_layer_sizes": ((8, 4), (4, 2))}, ValueError, "Give an integer for each"),
+    ({"categorical_features": [0.7]}, ValueError, r"bool, int or str. Got \[0.7\]"),
+]
+
+
+@pytest.mark.parametrize(("params", "error", "message"), WRONG, ids=str)
+@PAIR
+def test_wrong_kinds_of_parameters_are_named(kind, params, error, message):
+    with pytest.raises(error, match=message):
+        _model(kind, **params).fit(X)
+
+
+def test_a_corruption_level_above_one_is_named():
+    with pytest.raises(ValueError, match=r"corruption_level must be in \[0, 1\].*1.5"):
+        _model(DenoisingAutoencoder, corruption_level=1.5).fit(X)
+    noisy = _model(DenoisingAutoencoder, corruption="gaussian", corruption_level=1.5)
+    assert np.isfinite(noisy.fit(X).transform(X)).all()
 
 
 @pytest.mark.parametrize(

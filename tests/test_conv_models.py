@@ -115,13 +115,17 @@ def test_wrong_image_shape_is_refused(X):
         model.fit(X)
 
 
+def _narrow(n_in, n_out):
+    return nn.Linear(64, n_out)
+
+
 def test_an_own_encoder_is_told_of_the_mask_of_missing_cells(X):
     gaps = np.where(X > 0.9, np.nan, X)
     message = r"(?s)but X has 128.*the encoder gets 128 numbers: 64 columns, and which"
     with pytest.raises(ValueError, match=message):
         _conv(AutoencoderTransformer).fit(gaps)
     with pytest.raises(ValueError, match=r"(?s)rows of 128 numbers.*64 columns, and"):
-        _conv(AutoencoderTransformer, encoder=nn.Linear(64, 8)).fit(gaps)
+        _conv(AutoencoderTransformer, encoder=_narrow).fit(gaps)
 
 
 def test_factories_print_and_compare_by_their_parameters():

@@ -215,5 +215,5 @@ def test_unknown_corruption_is_refused(wine):
 
 
 def test_probability_above_one_is_refused(wine):
-    with pytest.raises(ValueError, match=r"must be in \[0, 1\]. Got 2.0"):
+    with pytest.raises(ValueError, match=r"corruption_level must be in \[0, 1\].* 2.0"):
         _model(corruption="masking", corruption_level=2.0).fit(wine)

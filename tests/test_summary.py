@@ -2,8 +2,19 @@
 
 import pytest
 
-from skvae import VAE
+from skvae import VAE, DenoisingAutoencoder
 from skvae._summary import summarize
+
+
+@pytest.mark.parametrize("activation", ["relu", "logistic", None])
+def test_components_that_are_constant_are_counted(digits, activation):
+    model = DenoisingAutoencoder(
+        20, code_activation=activation, max_iter=20, random_state=0
+    ).fit(digits[:900])
+    constant = int((model.transform(digits[:900]).std(axis=0) == 0).sum())
+    assert (constant > 0) == (activation == "relu")
+    said = f"{constant} of 20 components are the same for all rows"
+    assert (said in summarize(model)) == (constant > 0)
 
 
 @pytest.mark.parametrize(
