@@ -85,12 +85,6 @@ class Numbers:
         """Tell whether a column has values enough to be told by a formula."""
         return len(self.columns[j].low) >= _MIN_VALUES
 
-    def repeats(self, j: int) -> float:
-        """Return the share of rows in which a column has a repeated value."""
-        column = self.columns[j]
-        own = column.frequencies[: len(column.low)]
-        return float(own[column.low == column.high].sum())
-
     def spread(self, j: int) -> float:
         """Return how far apart the deciles of a column lie."""
         cells = self.cells[j]
@@ -179,8 +173,6 @@ def _candidate(numbers: Numbers, formula: Formula) -> Candidate:
         formula.columns,
     )
     forms = [formula, *(formula.turned(j) for j in parts)]
-    # Numbers that are drawn again and again, such as round amounts, tell the others.
-    forms.sort(key=lambda form: numbers.repeats(form.child) > _MANY)
     return Candidate(rank, forms, agreement)
 
 
@@ -201,6 +193,18 @@ def candidate_of(rule: Sum | Product) -> Candidate:
     )
     rank = (_SUM, len(form.inputs), sum(sign < 0 for sign in form.signs))
     return Candidate(rank, [form, *(form.turned(j) for j in form.inputs)])
+
+
+def spare_repeated(candidates: list[Candidate], columns: list[Any]) -> None:
+    """Let numbers that come again and again, such as round amounts, tell others."""
+    for candidate in candidates:
+        if candidate.forms[0].kind == "sum":
+            candidate.forms.sort(key=lambda form: _repeats(columns[form.child]))
+
+
+def _repeats(column: Any) -> bool:
+    own = column.frequencies[: len(column.low)]
+    return bool(own[column.low == column.high].sum() > _MANY)
 
 
 def _length(rate: float) -> int:

@@ -21,6 +21,7 @@ from skvae._table._chains import (
     connected,
     find_candidates,
     ordered,
+    spare_repeated,
 )
 from skvae._table._dependence import Derived
 from skvae._table._draft import Draft
@@ -153,6 +154,7 @@ class Rules:
             return
         rules: list[Sum | Product] = [*self.sums, *self.products]
         candidates += [candidate_of(rule) for rule in rules]
+        spare_repeated(candidates, columns)
         gaps = [gap for gap in self.gaps if gap.child in numbers.cells]
         links = [e for e in self.derived if numbers.cells.keys() >= {*_pair(e)}]
         told = [*self.derived, *self.lookups]
