@@ -61,10 +61,25 @@ def vae(people):
 
 def test_groups_are_found(people):
     assert _groups(people) == [
-        ["primary", "secondary", "college"],
         JOBS,
+        ["primary", "secondary", "college"],
         ["widowed", "divorced"],
     ]
+
+
+def test_a_level_that_implies_one_of_another_code_stays_with_its_own():
+    rng = np.random.default_rng(0)
+    area, soil = (
+        rng.choice(4, 2000, p=[0.45, 0.05, 0.44, 0.06]),
+        rng.integers(2, 9, 2000),
+    )
+    # The first soil is that of one area, the second of two.
+    soil = np.where((area == 0) & (rng.random(2000) < 0.1), 0, soil)
+    soil = np.where((area < 2) & (rng.random(2000) < 0.1), 1, soil)
+    areas = {f"area{k}": (area == k).astype(int) for k in range(4)}
+    soils = {f"soil{k}": (soil == k).astype(int) for k in range(9)}
+    frame = pd.DataFrame({"height": rng.normal(size=2000), **areas, **soils})
+    assert _groups(frame) == [list(areas), list(soils)]
 
 
 @pytest.mark.parametrize("seed", range(5))

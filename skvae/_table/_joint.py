@@ -17,6 +17,8 @@ from skvae._table._dependence import Derived
 
 # Rows that are searched at least, cells at most; patterns of a joint column.
 _ROWS, _CELLS, _MAX_PATTERNS = 8192, 1 << 25, 256
+# Rows from which on one true cell in each makes columns a one-hot code.
+_MIN_ROWS = 50
 # Log-chance that independent columns agree so, of a column more and of all together,
 # from which on a rule is believed.
 _LOG_CHANCE_EACH, _LOG_CHANCE = -1.0, -25.0
@@ -190,7 +192,10 @@ def _led_by(followers: list[Derived], derived: list[Derived]) -> list[Derived]:
 def _groups(cells: np.ndarray, log_d: float) -> list[list[int]]:
     """Return groups of columns of booleans with few patterns."""
     search = _Search(cells)
-    groups = []
+    # First one-hot codes: a level that implies one of another code stays with its own.
+    groups = _one_hot_codes(cells, search.pairs)
+    for group in groups:
+        search.free[group] = False
     # Columns that vary most tell most about others.
     for first in np.argsort(np.abs(search.shares - 0.5), kind="stable").tolist():
         if not search.free[first]:
@@ -201,6 +206,26 @@ def _groups(cells: np.ndarray, log_d: float) -> list[list[int]]:
             groups.append(sorted(group))
             search.free[group] = False
     return groups
+
+
+def _one_hot_codes(cells: np.ndarray, pairs: np.ndarray) -> list[list[int]]:
+    """Return runs of neighbouring columns of which one is true in every row."""
+    n, k = cells.shape
+    codes, start = [], 0
+    while start < k and n >= _MIN_ROWS:
+        stop, rows = start, np.zeros(n, dtype=bool)
+        # Some rows tell most columns apart without a look at all of them.
+        while stop < k and not pairs[stop, start:stop].any() and not rows.all():
+            if (rows & cells[:, stop]).any():
+                break
+            rows = rows | cells[:, stop]
+            stop += 1
+        if rows.all() and stop - start > 2:
+            codes.append(list(range(start, stop)))
+            start = stop
+        else:
+            start += 1
+    return codes
 
 
 class _Search:
