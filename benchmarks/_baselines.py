@@ -164,12 +164,14 @@ def em_mixture(
 
 def known_levels(train: pd.DataFrame, holdout: pd.DataFrame) -> pd.DataFrame:
     """Return the hold-out rows that training could have named: no new level or gap."""
+    from skvae._table import TableCodec
+
     keep = np.ones(len(holdout), dtype=bool)
-    for name in holdout:
+    for name, column in zip(holdout, TableCodec().fit(train).columns, strict=False):
         missing = holdout[name].isna().to_numpy()
         if not train[name].isna().any():
             keep &= ~missing
-        if not _is_numeric(train[name]):
+        if column.kind == "category":
             keep &= holdout[name].isin(train[name].unique()).to_numpy() | missing
     return holdout[keep]
 
