@@ -126,9 +126,9 @@ decoder : torch.nn.Module, callable or None, default=None
 scale : "auto" or None, default="auto"
     ``"auto"`` leaves data in [0, 1] alone if most columns reach beyond 0.25, divides
     non-negative integers of one common range by their maximum, and standardises the
-    columns otherwise, and whenever a column stays below a quarter of the maximum (of
-    16 columns or more, one that is not mostly zero). It is undone wherever rows are
-    returned. None trains on the data as they are. Counts of a poisson likelihood are
+    columns otherwise. Integers have no common range if one column stays below a
+    quarter of the maximum (of 16 columns or more, one that is not mostly zero). It is
+    undone wherever rows are returned. None trains on the data as they are. Counts of a poisson likelihood are
     not scaled; the encoder sees their standardised log(1 + x).
 """,
     "categorical_features": """

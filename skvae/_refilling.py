@@ -17,7 +17,7 @@ _ROUNDS = 20
 _CELLS, _ROWS = 1 << 18, 256
 _HIDDEN, _HIDDEN_MORE = 0.25, 0.1
 # The fewest rounds come within this factor of the smallest error.
-_NEAR = 1.05
+_NEAR = 1.02
 
 
 def refilled(estimator: Any, X: np.ndarray) -> np.ndarray:

@@ -185,7 +185,7 @@ def _common_range(X: Any, low: np.ndarray, high: np.ndarray) -> float | None:
     varying = high > low
     if top <= 1.0:
         far = not varying.any() or np.median(high[varying]) >= _FAR
-        return 1.0 if far and not _has_own_units(X, varying, high, top) else None
+        return 1.0 if far else None
     if varying.sum() < 2 or np.median(high[varying]) < 0.5 * top or top > 65535:
         return None
     whole = all(np.all((b == np.round(b)) | np.isnan(b)) for b in dense_chunks(X))
