@@ -128,8 +128,9 @@ scale : "auto" or None, default="auto"
     non-negative integers of one common range by their maximum, and standardises the
     columns otherwise. Integers have no common range if one column stays below a
     quarter of the maximum (of 16 columns or more, one that is not mostly zero). It is
-    undone wherever rows are returned. None trains on the data as they are. Counts of a poisson likelihood are
-    not scaled; the encoder sees their standardised log(1 + x).
+    undone wherever rows are returned. None trains on the data as they are. Counts of
+    a poisson likelihood are not scaled; the encoder sees their standardised
+    log(1 + x).
 """,
     "categorical_features": """
 categorical_features : "from_dtype" or array-like, default="from_dtype"
