@@ -12,12 +12,15 @@ from torch import Tensor
 from skvae._random import torch_generator
 
 _ROUNDS = 20
-# Cells at most, and the share of them hidden, to learn how to fill; less of rows that
-# have gaps already.
-_CELLS, _ROWS = 1 << 18, 256
+# Rows, and cells of wide ones, to learn how to fill, little beside a fit; the share of
+# them hidden, less of rows that have gaps already.
+_ROWS, _CELLS = 128, 1 << 15
 _HIDDEN, _HIDDEN_MORE = 0.25, 0.1
-# The fewest rounds come within this factor of the smallest error.
-_NEAR = 1.02
+# The fewest rounds come within this factor of the smallest error; no more are tried once
+# a round gains less than this.
+_NEAR, _GAIN = 1.02, 0.005
+# What the error of all columns says of one counts as so many cells of it.
+_PRIOR_CELLS, _TINY = 8, 1e-12
 
 
 def refilled(estimator: Any, X: np.ndarray) -> np.ndarray:
@@ -76,18 +79,20 @@ def learn_to_fill(estimator: Any, batch: dict[str, Tensor]) -> None:
     share = _HIDDEN_MORE if estimator._columns.has_missing else _HIDDEN
     generator = torch_generator(estimator.evaluation_seed_, x.device)
     hidden = known & (torch.rand(x.shape, generator=generator, device=x.device) < share)
-    errors = []
+    errors: list[Tensor] = []
     for guess in _guesses(estimator, x, known & ~hidden, _ROUNDS):
         errors.append(estimator._squares(x, guess, hidden, 0, step).sum(0))
-        if not errors[-1].sum() < 2 * errors[0].sum():
+        if len(errors) > 1 and not errors[-1].sum() < (1 - _GAIN) * errors[-2].sum():
             break
-    sums = torch.stack(errors).sum(1)
-    best = int((sums <= _NEAR * sums.nan_to_num(torch.inf).min()).int().argmax())
-    found = (errors[best] / hidden.sum(0)).cpu().numpy()
-    # A column none of whose cells was hidden has the error of cells that are seen.
-    known_error = estimator._residual_variance
-    estimator._fill_variance = np.where(np.isfinite(found), found, known_error)
+    sums = torch.stack(errors).sum(1).nan_to_num(torch.inf)
+    best = int((sums <= _NEAR * sums.min()).int().argmax())
     estimator._fill_rounds = best + 1
+    count = hidden.sum(0)
+    # As much larger than the error of cells that are seen as it is for all columns.
+    usual = estimator._to_device(estimator._residual_variance)
+    usual = usual * (sums[best] / (usual @ count.to(usual.dtype)).clamp(min=_TINY))
+    variance = (errors[best] + _PRIOR_CELLS * usual) / (count + _PRIOR_CELLS)
+    estimator._fill_variance = variance.cpu().numpy()
 
 
 def _guesses(estimator: Any, x: Tensor, seen: Tensor, rounds: int) -> Iterator[Tensor]:
