@@ -1,4 +1,4 @@
-"""What the deterministic autoencoders share: R2, and samples from fitted codes."""
+"""What the deterministic autoencoders share: R2, samples, rows that stand for all."""
 
 from __future__ import annotations
 

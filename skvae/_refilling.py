@@ -16,8 +16,8 @@ _ROUNDS = 20
 # them hidden, less of rows that have gaps already.
 _ROWS, _CELLS = 128, 1 << 15
 _HIDDEN, _HIDDEN_MORE = 0.25, 0.1
-# The fewest rounds come within this factor of the smallest error; no more are tried once
-# a round gains less than this.
+# The fewest rounds come within this factor of the smallest error; no more are tried
+# once a round gains less than this.
 _NEAR, _GAIN = 1.02, 0.005
 # What the error of all columns says of one counts as so many cells of it.
 _PRIOR_CELLS, _TINY = 8, 1e-12
