@@ -12,9 +12,9 @@ from torch import Tensor
 from skvae._random import torch_generator
 
 _ROUNDS = 20
-# Rows, and cells of wide ones, to learn how to fill, little beside a fit; the share of
-# them hidden, less of rows that have gaps already.
-_ROWS, _CELLS = 128, 1 << 15
+# Rows, and cells of wide ones, to learn how to fill, little beside a fit, and how many
+# times that if one round will do; the share hidden, less of columns that have gaps.
+_ROWS, _CELLS, _MORE = 128, 1 << 15, 4
 _HIDDEN, _HIDDEN_MORE = 0.25, 0.1
 # The fewest rounds come within this factor of the smallest error; no more are tried
 # once a round gains less than this.
@@ -73,12 +73,18 @@ def learn_to_fill(estimator: Any, batch: dict[str, Tensor]) -> None:
     Rounds of an autoencoder go to what rows have in common; those of a denoising one,
     which makes up for what it is not shown, may go beyond.
     """
-    step = max(-(-len(batch["x"]) // _ROWS), -(-batch["x"].numel() // _CELLS))
+    has_gaps = estimator._columns.has_missing
+    more = _MORE if has_gaps else 1
+    size = batch["x"].numel()
+    step = max(-(-len(batch["x"]) // (more * _ROWS)), -(-size // (more * _CELLS)))
     x, known = batch["x"][::step], batch.get("mask")
-    known = torch.ones_like(x, dtype=torch.bool) if known is None else known[::step] > 0
-    share = _HIDDEN_MORE if estimator._columns.has_missing else _HIDDEN
+    known = torch.ones_like(x) if known is None else known[::step]
+    # A model has not learned to do without columns that had no gaps.
+    share = _HIDDEN_MORE * (known.mean(0) < 1) if has_gaps else _HIDDEN
     generator = torch_generator(estimator.evaluation_seed_, x.device)
-    hidden = known & (torch.rand(x.shape, generator=generator, device=x.device) < share)
+    chance = torch.rand(x.shape, generator=generator, device=x.device)
+    known = known > 0
+    hidden = known & (chance < share)
     errors: list[Tensor] = []
     for guess in _guesses(estimator, x, known & ~hidden, _ROUNDS):
         errors.append(estimator._squares(x, guess, hidden, 0, step).sum(0))

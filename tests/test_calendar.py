@@ -206,7 +206,7 @@ PERIODS = {
 def test_a_moment_lies_in_its_own_day_or_month(name, first):
     rng = np.random.default_rng(0)
     start, minutes = pd.Timestamp("2023-01-01"), rng.integers(0, 700 * 1440, 700)
-    moment = pd.Series(start + pd.to_timedelta(minutes, unit="min"))
+    moment = pd.Series(start + pd.to_timedelta(minutes, unit="min")).dt.as_unit("us")
     of = PERIODS[name]
     frame = pd.DataFrame({"at": moment, "of": of(moment), "x": rng.normal(size=700)})
     frame = frame[["at", "of", "x"] if first else ["of", "x", "at"]]

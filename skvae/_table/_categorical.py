@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from typing import Any
 
 import numpy as np
@@ -93,7 +94,10 @@ class CategoryColumn(UnorderedCodes):
             series = pd.Series(np.asarray(series.astype(object)), dtype=object)
         missing = int(series.isna().sum())
         _check_one_type(series, name)
-        counts = series.dropna().value_counts(sort=True)
+        with warnings.catch_warnings():
+            # pandas 2 tells that it will not infer the type of levels any more.
+            warnings.simplefilter("ignore", FutureWarning)
+            counts = series.dropna().value_counts(sort=True)
         n = counts.to_numpy(dtype=np.float64)
         # Ties in the order of the values, whatever the order of the rows.
         order = sorted(range(len(n)), key=lambda i: (-n[i], str(counts.index[i])))
@@ -151,7 +155,7 @@ class CategoryColumn(UnorderedCodes):
         """Return the place of each cell among the levels, -1 if it is not there."""
         if isinstance(series.dtype, pd.CategoricalDtype):
             series = pd.Series(np.asarray(series.astype(object)), dtype=object)
-        return self._found(pd.Index(series))
+        return self._found(pd.Index(series, dtype=series.dtype))
 
     def _found(self, cells: pd.Index) -> np.ndarray:
         # As floats, long whole numbers would be taken for their neighbours.
