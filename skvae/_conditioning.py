@@ -100,8 +100,9 @@ def _drawn_given_one(
     proposals = Proposals(prior, partial(known_nats, module, x, None), like)
     z, log_ratio = (a.squeeze(1) for a in proposals.draw(_PROPOSALS, generator))
     codes, fit = _completed(module, x, z, ruled_out, generator)
-    share = torch.softmax(log_ratio + fit, dim=0)
-    _warn_of_odd_cells(codec, known, log_ratio + fit)
+    log_weight = log_ratio + fit
+    share = torch.softmax(log_weight, dim=0)
+    _warn_of_odd_cells(codec, known, log_weight)
     effective = float(1.0 / share.square().sum())
     if effective < min(n, 100):
         warnings.warn(

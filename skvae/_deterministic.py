@@ -223,7 +223,12 @@ class DeterministicMixin:
         learn_to_fill(self, batch)
 
     def _squares(
-        self: Any, x: Any, guess: Any, seen: Any, lacks: int, step: int = 1
+        self: Any,
+        x: Any,
+        guess: Any,
+        seen: Any,
+        lacks: int = _OF_ERROR,
+        step: int = 1,
     ) -> torch.Tensor:
         """Return the squared distance of each observed cell to a guess.
 

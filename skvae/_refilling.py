@@ -87,7 +87,7 @@ def learn_to_fill(estimator: Any, batch: dict[str, Tensor]) -> None:
     hidden = known & (chance < share)
     errors: list[Tensor] = []
     for guess in _guesses(estimator, x, known & ~hidden, _ROUNDS):
-        errors.append(estimator._squares(x, guess, hidden, 0, step).sum(0))
+        errors.append(estimator._squares(x, guess, hidden, step=step).sum(0))
         if len(errors) > 1 and not errors[-1].sum() < (1 - _GAIN) * errors[-2].sum():
             break
     sums = torch.stack(errors).sum(1).nan_to_num(torch.inf)

@@ -233,12 +233,18 @@ def test_the_larger_of_what_a_total_leaves_is_told():
     assert abs(zero[0] - zero[1]) < 0.1
 
 
+def _asked(frame, name, place):
+    """Return sampled rows of which one cell, that of a training row, was given."""
+    model = VAE(max_iter=5, random_state=0).fit(frame)
+    rows = model.sample(80, given={name: frame[name][place]}, random_state=0)
+    assert (rows[name] == frame[name][place]).all()
+    return rows
+
+
 @pytest.mark.parametrize("name", ["tax", "gross"])
 def test_a_known_cell_is_met_through_several_formulas(name):
     frame = _discounted(rates=True)
-    model = VAE(max_iter=5, random_state=0).fit(frame)
-    rows = model.sample(80, given={name: frame[name][9]}, random_state=0)
-    assert (rows[name] == frame[name][9]).all()
+    rows = _asked(frame, name, 9)
     _assert_kept(rows, "net", "gross")
     assert ((rows["net"] * rows["rate"] - rows["tax"]).abs() < 0.0051).all()
 
@@ -246,9 +252,7 @@ def test_a_known_cell_is_met_through_several_formulas(name):
 @pytest.mark.parametrize("name", ["discount", "to_pay"])
 def test_a_looked_up_price_stays_where_what_follows_from_it_is_known(name):
     frame = _discounted(rates=False)
-    model = VAE(max_iter=5, random_state=0).fit(frame)
-    rows = model.sample(80, given={name: frame[name][3]}, random_state=0)
-    assert (rows[name] == frame[name][3]).all()
+    rows = _asked(frame, name, 3)
     _assert_kept(rows, "net")
     assert ((rows["net"] - rows["discount"] - rows["to_pay"]).abs() < 0.005).all()
     prices = frame.drop_duplicates("item").set_index("item")["price"]

@@ -26,7 +26,7 @@ from skvae._table._frames import (
     to_pandas,
     type_name,
 )
-from skvae._table._gaps import Gap, find_gaps, missing_starts, plain
+from skvae._table._gaps import Gap, find_gaps, missing_starts, number_of, plain
 from skvae._table._given import known_of_fixed
 from skvae._table._joint import JointColumn, find_joint
 from skvae._table._known import Known
@@ -297,7 +297,7 @@ class TableCodec(CodeLayout):
         nats = np.zeros(frame.shape)
         for j in range(frame.shape[1]):
             column: Any = self.column_as_it_came(j)
-            numeric = column.numeric if column.kind == "time" else column
+            numeric = number_of(column)
             if numeric.kind == "numeric" and len(numeric.low):
                 values = column.numbers(self._own_cells(frame, j))
                 low, high = numeric.extent

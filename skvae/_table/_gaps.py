@@ -295,8 +295,7 @@ def _closeness(child: Any, before: Any, after: Any) -> tuple[float, float, int] 
         return None
     start, end = start[known], end[known]
     number = number_of(child)
-    codes = number.encode(end)
-    width = number.high[codes] - number.low[codes]
+    width = number.widths_at(end)
     binned = width > 0
     if binned.sum() < max(_MIN_ROWS, _MIN_SHARE * len(end)):
         return None

@@ -289,6 +289,11 @@ class NumericColumn:
         variance = share @ np.square(middle - share @ middle)
         return float(np.sqrt(variance)) or 1.0
 
+    def widths_at(self, values: np.ndarray) -> np.ndarray:
+        """Return the width of the code of each known value, 0 of a repeated one."""
+        codes = self.encode(values)
+        return self.high[codes] - self.low[codes]
+
     def rounded(self, values: np.ndarray) -> np.ndarray:
         """Return numbers with the decimals of the column, if it has a usual count."""
         return values if self.decimals is None else rounded(values, self.decimals)

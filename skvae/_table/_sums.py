@@ -244,10 +244,9 @@ def add_up(sums: list[Sum], derived: list[Derived], draft: Draft) -> None:
                 range(len(place)), enumerate(entry.effects)
             ):
                 column = draft.column(j)
-                low, high = column.extent
                 aim = values[j] + sign * (wanted - rest)
                 moved = rounded(aim, _decimals(column))
-                here = waiting & ~known[j] & (moved >= low) & (moved <= high)
+                here = waiting & ~known[j] & column.is_within(moved)
                 here &= place[i] == turn
                 here[here] = np.abs(moved[here] - aim[here]) <= half
                 values[j] = np.where(here, moved, values[j])
@@ -270,10 +269,10 @@ def _places(entry: Sum, draft: Draft) -> np.ndarray:
     """
     widths = []
     for j in entry.columns:
-        column, own = draft.column(j), draft.values[j]
-        codes = column.encode(own).clip(0, len(column.low) - 1)
-        width = column.high[codes] - column.low[codes]
-        widths.append(np.where(np.isnan(own), 0.0, width))
+        own = draft.values[j]
+        known, width = ~np.isnan(own), np.zeros(len(own))
+        width[known] = draft.column(j).widths_at(own[known])
+        widths.append(width)
     order = np.argsort(-np.stack(widths), axis=0, kind="stable")
     return order.argsort(axis=0)
 
