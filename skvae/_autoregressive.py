@@ -30,7 +30,7 @@ from skvae._embedding import embedding_gradient
 from skvae._excluded import ExcludedPairs
 from skvae._smoothing import BinSmoother
 from skvae._table_heads import GaussianHeads
-from skvae._table_likelihood import TableLikelihood
+from skvae._table_likelihood import TableLikelihood, is_complete
 from skvae.objectives import Term
 
 # Effective draws from which on counts say more than the probabilities drawn by.
@@ -198,7 +198,7 @@ class AutoregressiveLikelihood(TableLikelihood):
 
     def probabilities(self, x: Tensor, raw: Tensor) -> Tensor:
         """Compute the probability of every code given the codes before; see `mean`."""
-        return self._shares(self._given(x, raw))
+        return self._shares(self._given(x, raw, is_complete(x)))
 
     def margins(self, raw: Tensor, generator: torch.Generator) -> Tensor:
         """Compute the probability of every code, given draws of the codes before."""
@@ -233,12 +233,12 @@ class AutoregressiveLikelihood(TableLikelihood):
         entries, weight = _Told.apply(*inputs)
         return entries, weight if self.heads is None else self.heads.shifts(weight)
 
-    def _given(self, x: Tensor, raw: Tensor) -> Tensor:
+    def _given(self, x: Tensor, raw: Tensor, complete: bool) -> Tensor:
         """Return the logits of every column given the cells before it.
 
         A column that is not known is replaced by what it says on average.
         """
-        if bool((x < 0).any()):
+        if not complete:
             return self._visit(x, raw)[0]
         if self.excluding:
             raw = raw + self.excluded(x + self.offsets)

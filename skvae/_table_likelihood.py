@@ -43,6 +43,11 @@ class _TableLogProb(torch.autograd.Function):
         return gradient, None, None, None
 
 
+def is_complete(x: Tensor) -> bool:
+    """Tell whether all cells of coded rows are known."""
+    return not bool((x < 0).any())
+
+
 class TableLikelihood(Likelihood):
     r"""Categorical likelihood of every column, evaluated as one block.
 
@@ -89,7 +94,8 @@ class TableLikelihood(Likelihood):
         Parameters
         ----------
         x : Tensor of shape (n_rows, n_columns)
-            Codes; -1 is a cell that is not known and left out.
+            Codes; -1 is a cell that is not known and left out. In training mode there
+            must be none.
         raw : Tensor of shape (..., n_rows, n_outputs)
             Logits.
         mask : None
@@ -100,11 +106,12 @@ class TableLikelihood(Likelihood):
         log_prob : Tensor of shape (..., n_rows)
             Nats per row.
         """
-        return self._log_prob(x, self._given(x, raw))
+        # In training all cells are known: looking would wait for the device.
+        complete = self.training or is_complete(x)
+        return self._log_prob(x, self._given(x, raw, complete), complete)
 
-    def _log_prob(self, x: Tensor, raw: Tensor) -> Tensor:
-        unknown = x < 0
-        known = (~unknown).to(raw.dtype) if bool(unknown.any()) else None
+    def _log_prob(self, x: Tensor, raw: Tensor, complete: bool) -> Tensor:
+        known = None if complete else (x >= 0).to(raw.dtype)
         index = x.clamp_min(0) + self.offsets
         index = index.expand(*raw.shape[:-1], index.shape[-1])
         if known is not None:
@@ -113,7 +120,7 @@ class TableLikelihood(Likelihood):
 
     def log_prob_columns(self, x: Tensor, raw: Tensor) -> Tensor:
         """Compute log p(x_j | z) of each cell, in nats; see `log_prob`."""
-        raw = self._given(x, raw)
+        raw = self._given(x, raw, is_complete(x))
         highest = raw.amax(dim=-1, keepdim=True)
         powers = torch.exp((raw - highest).clamp_min(-80.0))
         normaliser = torch.log(powers @ self.member.to(raw.dtype)) + highest
@@ -133,7 +140,7 @@ class TableLikelihood(Likelihood):
         probabilities : Tensor of shape (..., n_rows, n_outputs)
             They sum to one over the codes of each column.
         """
-        return self._shares(self._given(torch.full_like(self.offsets, -1), raw))
+        return self._shares(self._given(torch.full_like(self.offsets, -1), raw, False))
 
     def _shares(self, logits: Tensor) -> Tensor:
         highest = logits.amax(dim=-1, keepdim=True)
@@ -141,13 +148,13 @@ class TableLikelihood(Likelihood):
         member = self.member.to(logits.dtype)
         return powers / ((powers @ member) @ member.t())
 
-    def _given(self, x: Tensor, raw: Tensor) -> Tensor:
+    def _given(self, x: Tensor, raw: Tensor, complete: bool) -> Tensor:
         """Return the logits of every column given the cells that come before it."""
         if self.derived is None:
             return raw
-        if bool((x < 0).any()):
-            return self.derived.predict(x, raw)[0]
-        return self.derived.follow(x, raw)
+        if complete:
+            return self.derived.follow(x, raw)
+        return self.derived.predict(x, raw)[0]
 
     def margins(self, raw: Tensor, generator: torch.Generator) -> Tensor:
         """Compute probabilities whose sum over rows is what draws come to; see `mean`.
@@ -226,7 +233,7 @@ class TableLikelihood(Likelihood):
             What the cells were drawn from.
         """
         before, after, codes = self._fill(x, raw, ranks)
-        return codes, self._log_prob(x, before), after
+        return codes, self._log_prob(x, before, is_complete(x)), after
 
     def _fill(
         self, x: Tensor, raw: Tensor, ranks: Tensor

@@ -423,7 +423,10 @@ def _cells(x: Tensor, level: float, generator: torch.Generator) -> Tensor:
 
 
 def _like(value: Any, x: Tensor) -> Tensor:
-    return torch.as_tensor(value).to(device=x.device, dtype=x.dtype)
+    if not isinstance(value, Real):
+        return torch.as_tensor(value).to(device=x.device, dtype=x.dtype)
+    # Filled where the rows are: copying it there would wait for the device.
+    return x.new_full((), float(value))
 
 
 CORRUPTIONS: dict[str, type[Corruption]] = {

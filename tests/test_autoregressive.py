@@ -43,7 +43,7 @@ def likelihood(request):
     heads = _heads(excluded=request.param)
     with torch.no_grad():
         heads.weight.normal_(std=2.0, generator=_generator(1))
-    return heads
+    return heads.eval()
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_nothing_is_heard_before_training(every_row, raw):
 
 def test_a_column_hears_the_columns_before_it_alone(likelihood, raw):
     rows = torch.tensor([[0, 1, 0], [0, 1, 1], [0, 2, 1], [1, 2, 1]])
-    given = likelihood._given(rows, raw.expand(4, -1))
+    given = likelihood._given(rows, raw.expand(4, -1), True)
     first, second, third = given.split(SIZES, dim=1)
     assert torch.equal(first, raw[:, :3].expand(4, -1))
     assert torch.equal(second[0], second[1])
@@ -208,7 +208,7 @@ def test_normal_heads_stay_normal():
     free = torch.randn(1, 9, generator=_generator(2), dtype=torch.float64)
     raw = GaussianHeads([head], torch.float64)(free)
     rows = torch.tensor([[0, 0, 0], [1, 0, 0], [2, 0, 0]])
-    given = heads._given(rows, raw.expand(3, -1))[:, 3:7].detach().numpy()
+    given = heads._given(rows, raw.expand(3, -1), True)[:, 3:7].detach().numpy()
     fits = [np.polyfit(scores, row, 3) for row in given]
     np.testing.assert_allclose([f[0] for f in fits], 0, atol=1e-9)
     # The variance is that of the code, only the mean has heard.

@@ -41,7 +41,7 @@ def _generator(seed=0):
 @pytest.fixture(params=["independent", "hearing"])
 def likelihood(request):
     if request.param == "independent":
-        return TableLikelihood(SIZES, DERIVED, torch.float64).double()
+        return TableLikelihood(SIZES, DERIVED, torch.float64).double().eval()
     heads = AutoregressiveLikelihood(
         SIZES,
         width=2,
@@ -53,7 +53,7 @@ def likelihood(request):
     ).double()
     with torch.no_grad():
         heads.weight.normal_(std=2.0, generator=_generator(1))
-    return heads
+    return heads.eval()
 
 
 @pytest.fixture
