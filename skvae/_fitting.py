@@ -345,6 +345,7 @@ class Fitting:
         if est.likelihood_ == "table":
             start_table(est, module, dataset.take(train), self.seeds.init)
             if isinstance(module.prior, VampPrior):
+                module.to(self.device)
                 inputs = module.encoder_input(**dataset.take(rows))
                 start_prior(module, inputs, self.seeds.init)
             return
@@ -367,6 +368,7 @@ class Fitting:
         if est.init == "layerwise":
             self._pretrain(dataset, train)
         if prior_is_learned(module):
+            module.to(self.device)
             inputs = module.encoder_input(**batch)
             start_prior(module, inputs, self.seeds.init, labels_of(batch))
 

@@ -269,7 +269,14 @@ class RowDataset(torch.utils.data.Dataset):
     def _resident(self, array: Any) -> Any:
         if sp.issparse(array):
             return array
-        return torch.as_tensor(np.array(array), device=self.device)
+        # In C order: sums over columns depend on the layout in their last bit.
+        return torch.as_tensor(np.array(array, order="C"), device=self.device)
+
+    def placed(self, order: np.ndarray) -> Any:
+        """Return an order of the rows where these are: sparse ones stay on the host."""
+        if self.device.type == "cpu" or sp.issparse(self.arrays["x"]):
+            return order
+        return torch.as_tensor(order, device=self.device)
 
     def __len__(self) -> int:
         return self.n_rows
@@ -387,8 +394,8 @@ class RowBatches:
         if self.shuffle:
             permutation = torch.randperm(self.n_rows, generator=self.generator).numpy()
             order = permutation if order is None else order[permutation]
-        if order is not None and self.rows.device.type != "cpu":
-            order = torch.as_tensor(order, device=self.rows.device)
+        if order is not None:
+            order = self.rows.placed(order)
         for start, stop in self._bounds():
             part = slice(start, stop) if order is None else order[start:stop]
             yield self.rows.take(part)
