@@ -232,7 +232,7 @@ def test_other_columns_are_an_error():
 
 def test_unknown_categorical_feature_is_an_error():
     real = mixed_table(10, 0)
-    with pytest.raises(ValueError, match=r"not in the table: \['town'\]"):
+    with pytest.raises(ValueError, match=r"unknown columns \['town'\]"):
         metrics.shape_error(real, real, categorical_features=["town"])
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_random_state
 
-from skvae._table._frames import library_of, to_pandas
+from skvae._table._frames import column_positions, library_of, to_pandas
 from skvae._table._objects import ObjectForm
 from skvae._table._written_dates import WrittenDates, form_of
 
@@ -61,8 +61,8 @@ def align(
     *frames : {DataFrame, array-like} of shape (n_samples, n_columns)
         Tables; the first decides which columns there are, which are categorical, and
         which hold dates as text, or dates, periods and decimals as objects.
-    categorical_features : iterable of str or int, default=None
-        Numeric columns to treat as categories: names, or positions in an array.
+    categorical_features : array-like of str, int or bool, default=None
+        Numeric columns to treat as categories: names, indices or a boolean mask.
 
     Returns
     -------
@@ -102,26 +102,12 @@ def align(
     return [Table(names, v, categorical, n_levels, n_known) for v in values]
 
 
-def _declared(names: list[Any], features: Iterable[Any] | None) -> set[Any]:
+def _declared(names: list[Any], features: Any) -> set[Any]:
+    if isinstance(features, str):
+        features = None if features == "from_dtype" else [features]
     if features is None:
         return set()
-    features = [features] if isinstance(features, str) else list(features)
-    picked = {_name_at(names, feature) for feature in features}
-    if None in picked:
-        unknown = [f for f in features if _name_at(names, f) is None]
-        raise ValueError(
-            f"categorical_features names columns that are not in the table: {unknown}. "
-            f"Columns: {names}."
-        )
-    return picked
-
-
-def _name_at(names: list[Any], feature: Any) -> Any:
-    if feature in names:
-        return feature
-    if isinstance(feature, int | np.integer) and 0 <= feature < len(names):
-        return names[feature]
-    return None
+    return {names[j] for j in column_positions(features, names)}
 
 
 def _check_same_columns(names: list[str], others: list[str]) -> None:

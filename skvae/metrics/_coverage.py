@@ -37,8 +37,8 @@ def alpha_precision(
         Real rows.
     synthetic : {DataFrame, array-like} of shape (n_synthetic, n_columns)
         Synthetic rows.
-    categorical_features : iterable of str or int, default=None
-        Numeric columns that are categories.
+    categorical_features : array-like of str, int or bool, default=None
+        Numeric columns that are categories: names, indices or a boolean mask.
     max_rows : int, default=10_000
         Rows drawn from each table, at most.
     random_state : int, RandomState instance or None, default=None
@@ -102,8 +102,8 @@ def beta_recall(
         Real rows.
     synthetic : {DataFrame, array-like} of shape (n_synthetic, n_columns)
         Synthetic rows.
-    categorical_features : iterable of str or int, default=None
-        Numeric columns that are categories.
+    categorical_features : array-like of str, int or bool, default=None
+        Numeric columns that are categories: names, indices or a boolean mask.
     max_rows : int, default=10_000
         Rows drawn from each table, at most; time grows with its square.
     random_state : int, RandomState instance or None, default=None

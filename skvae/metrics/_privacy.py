@@ -36,8 +36,8 @@ def distance_to_closest_record_share(
         Real rows it never saw.
     synthetic : {DataFrame, array-like} of shape (n_synthetic, n_columns)
         Synthetic rows.
-    categorical_features : iterable of str or int, default=None
-        Numeric columns that are categories.
+    categorical_features : array-like of str, int or bool, default=None
+        Numeric columns that are categories: names, indices or a boolean mask.
     max_rows : int, default=10_000
         Rows drawn from each table, at most; time grows with its square.
     random_state : int, RandomState instance or None, default=None
@@ -90,8 +90,8 @@ def exact_copies(
         Real rows the generator was fitted on.
     synthetic : {DataFrame, array-like} of shape (n_synthetic, n_columns)
         Synthetic rows.
-    categorical_features : iterable of str or int, default=None
-        Numeric columns that are categories.
+    categorical_features : array-like of str, int or bool, default=None
+        Numeric columns that are categories: names, indices or a boolean mask.
 
     Returns
     -------

@@ -49,8 +49,8 @@ class QualityReport:
         Synthetic rows; best as many as `real` has.
     target : str or int, default=None
         Column to predict for the utility; without it there is none.
-    categorical_features : iterable of str or int, default=None
-        Numeric columns that are categories.
+    categorical_features : array-like of str, int or bool, default=None
+        Numeric columns that are categories: names, indices or a boolean mask.
     max_rows : int, default=10_000
         Rows drawn for the distances between rows; their time grows with its square.
     random_state : int, RandomState instance or None, default=None

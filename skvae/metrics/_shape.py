@@ -24,9 +24,9 @@ def shape_error(
         Real rows; they decide which columns are numeric.
     synthetic : {DataFrame, array-like} of shape (n_synthetic, n_columns)
         Synthetic rows.
-    categorical_features : iterable of str or int, default=None
-        Numeric columns that are categories. Strings, booleans and category types are
-        categories anyway.
+    categorical_features : array-like of str, int or bool, default=None
+        Numeric columns that are categories: names, indices or a boolean mask. Strings,
+        booleans and category types are categories anyway.
 
     Returns
     -------
@@ -76,8 +76,8 @@ def shape_errors(
         Real rows; they decide which columns are numeric.
     synthetic : {DataFrame, array-like} of shape (n_synthetic, n_columns)
         Synthetic rows.
-    categorical_features : iterable of str or int, default=None
-        Numeric columns that are categories.
+    categorical_features : array-like of str, int or bool, default=None
+        Numeric columns that are categories: names, indices or a boolean mask.
 
     Returns
     -------
