@@ -1,8 +1,12 @@
 """Metrics read the columns of tables as the estimators do."""
 
+import decimal
+
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
+import scipy.sparse as sp
 
 from skvae import metrics
 
@@ -66,3 +70,170 @@ def test_categories_that_are_no_columns_are_refused(chosen, message):
 def test_a_target_that_is_no_column_is_refused(target):
     with pytest.raises(ValueError, match="is not a column"):
         metrics.utility_score(numbers(), numbers(), numbers(), target, random_state=0)
+
+
+# -- one content, stored in several ways -----------------------------------------------
+
+DAYS = pd.Series(pd.date_range("2024-01-01", periods=10))
+ZONED = DAYS.dt.tz_localize("Europe/Berlin")
+FLAGS = pd.Series([0, 1, 1, 0])
+HALVES = pd.Series([0.5, 1.5, None, 2.5])
+WAITS = pd.Series(pd.to_timedelta(range(4), unit="h"))
+STORED = {
+    "float and object": (HALVES, HALVES.astype(object)),
+    "float and None": (HALVES, HALVES.astype(object).where(HALVES.notna(), None)),
+    "float and Decimal": (HALVES, HALVES.map(decimal.Decimal, na_action="ignore")),
+    "objects of float and Decimal": (
+        HALVES.astype(object),
+        HALVES.map(decimal.Decimal, na_action="ignore"),
+    ),
+    "whole and bool": (FLAGS, FLAGS.astype(bool)),
+    "whole and boolean": (FLAGS, FLAGS.astype(bool).astype("boolean")),
+    "whole and objects of bool": (FLAGS, FLAGS.astype(bool).astype(object)),
+    "whole and category": (FLAGS, FLAGS.astype("category")),
+    "Timestamp and date": (DAYS, DAYS.dt.date),
+    "Timestamp and Period": (DAYS, DAYS.dt.to_period("D")),
+    "Timestamp and ISO text": (DAYS, DAYS.dt.strftime("%Y-%m-%d")),
+    "Timestamp and times as text": (DAYS, DAYS.dt.strftime("%Y-%m-%dT%H:%M:%S")),
+    "zone and text": (ZONED, ZONED.astype(str)),
+    "zone and zone": (ZONED, ZONED.dt.tz_convert("UTC")),
+    "durations and objects": (WAITS, WAITS.astype(object)),
+    "dates and category": (DAYS, DAYS.astype("category")),
+}
+
+
+@pytest.mark.parametrize("stored", STORED)
+def test_how_the_other_table_is_stored_does_not_matter(stored):
+    one, other = STORED[stored]
+    expected = metrics.shape_error(one.to_frame("a"), one[:3].to_frame("a"))
+    assert expected > 0
+    error = metrics.shape_error(one.to_frame("a"), other[:3].to_frame("a"))
+    assert error == expected
+    assert metrics.exact_copies(one.to_frame("a"), other.to_frame("a")) == 1.0
+
+
+def test_polars_dates_and_objects_of_dates_are_one():
+    days = DAYS.dt.date.tolist()
+    real = pl.DataFrame({"a": [*days, None]})
+    fake = pd.DataFrame({"a": [*days, None]})
+    assert real["a"].dtype == pl.Date
+    assert metrics.shape_error(real, fake) == 0.0
+    assert metrics.shape_error(fake, real) == 0.0
+
+
+def test_levels_that_are_dates_are_the_dates_of_another_table():
+    real, fake = DAYS.astype("category").to_frame("a"), DAYS[:5].to_frame("a")
+    assert metrics.shape_error(real, fake) == pytest.approx(0.5)
+
+
+NO_KIN = {
+    "numbers and text": (FLAGS, FLAGS.astype(str), "numbers .* and text in"),
+    "text and numbers": (FLAGS.astype(str), FLAGS, "text .* and numbers in"),
+    "dates and numbers": (DAYS, FLAGS, "dates .* and numbers in"),
+    "numbers and dates": (FLAGS, DAYS, "numbers .* and dates without"),
+    "dates and zone": (DAYS, ZONED, "dates without .* and dates with a time zone"),
+    "zone and dates": (ZONED, DAYS, "dates with a .* and dates without a time zone"),
+    "dates and durations": (DAYS, WAITS, "dates .* and durations in"),
+    "few texts and dates": (
+        DAYS.dt.strftime("%Y-%m-%d"),
+        DAYS,
+        "text .* and dates without .*to_datetime",
+    ),
+    # The second of January, or the first of February.
+    "dates and doubtful text": (
+        DAYS,
+        DAYS.dt.strftime("%d/%m/%Y"),
+        "dates .* and text in",
+    ),
+    "dates and mixed zones": (
+        DAYS,
+        pd.Series(["2024-01-01", "2024-01-01T00:00:00+01:00"]),
+        "dates .* and text in",
+    ),
+}
+
+
+@pytest.mark.parametrize("stored", NO_KIN)
+def test_cells_that_have_no_place_beside_each_other_are_refused(stored):
+    one, other, message = NO_KIN[stored]
+    with pytest.raises(ValueError, match=f"Column 'a' holds {message}"):
+        metrics.shape_error(one.to_frame("a"), other.to_frame("a"))
+
+
+def test_declared_categories_that_could_never_be_equal_are_refused():
+    real, fake = FLAGS.to_frame("a"), FLAGS.astype(str).to_frame("a")
+    with pytest.raises(ValueError, match="numbers in the first table and text in"):
+        metrics.shape_error(real, fake, categorical_features=["a"])
+
+
+def test_columns_without_a_known_cell_fit_every_other():
+    gaps = [None] * 4
+    for known in (FLAGS, FLAGS.astype(str), DAYS[:4], ZONED[:4]):
+        real = known.to_frame("a")
+        for fake in ({"a": gaps}, {"a": [np.nan] * 4}):
+            assert metrics.shape_error(real, pd.DataFrame(fake)) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("kind", ["date32", "timestamp", "zone", "duration", "decimal"])
+def test_arrow_columns_with_a_missing_cell_are_read(kind):
+    pa = pytest.importorskip("pyarrow")
+    types = {
+        "date32": (pa.date32(), DAYS.dt.date),
+        "timestamp": (pa.timestamp("us"), DAYS),
+        "zone": (pa.timestamp("us", "Europe/Berlin"), ZONED),
+        "duration": (pa.duration("us"), WAITS),
+        "decimal": (pa.decimal128(5, 2), HALVES[:2].map(decimal.Decimal)),
+    }
+    arrow, cells = types[kind]
+    cells = [*cells, None]
+    real = pd.DataFrame({"a": pd.array(cells, dtype=pd.ArrowDtype(arrow))})
+    fake = pd.DataFrame({"a": pd.Series(cells, dtype=object)})
+    assert metrics.shape_error(real, fake[:1]) == metrics.shape_error(fake, fake[:1])
+    assert metrics.exact_copies(real, fake) == 1.0
+
+
+def test_long_whole_numbers_are_told_apart():
+    keys = 2**60 + np.arange(100)
+    for real, fake in (
+        (keys[:, None], keys[:, None] + 100),
+        *(
+            (pd.DataFrame({"k": keys}), pd.DataFrame({"k": keys + 100}).astype(dtype))
+            for dtype in ("int64", "Int64", object)
+        ),
+    ):
+        assert metrics.exact_copies(real, fake) == 0.0
+        assert metrics.exact_copies(real, real) == 1.0
+
+
+def test_lists_of_mixed_cells_keep_their_types():
+    real = [[1, "a"], [2, "b"], [None, "b"]]
+    fake = [[1.0, "a"], [2.5, "b"], [None, "b"]]
+    expected = metrics.shape_errors(*(pd.DataFrame(rows) for rows in (real, fake)))
+    assert list(metrics.shape_errors(real, fake).values()) == list(expected.values())
+    assert metrics.shape_errors([(1.0, 2)], ((1.0, 2),)) == {"x0": 0.0, "x1": 0.0}
+
+
+def test_arrays_of_dates_are_dates():
+    days = DAYS.to_numpy()[:, None]
+    expected = metrics.shape_error(DAYS.to_frame(), DAYS[:3].to_frame())
+    assert metrics.shape_error(days, days[:3]) == expected
+
+
+@pytest.mark.parametrize("declared", [None, ["x"]])
+def test_infinity_is_refused_by_the_name_of_its_column(declared):
+    real, fake = numbers(), numbers(seed=1)
+    fake.loc[3, "x"] = -np.inf
+    for tables in ((real, fake), (fake, real)):
+        with pytest.raises(ValueError, match="Column 'x' contains infinity"):
+            metrics.shape_error(*tables, categorical_features=declared)
+
+
+def test_cells_that_cannot_be_levels_are_refused_by_the_name_of_their_column():
+    real = pd.DataFrame({"tags": [["a"], ["b"]]})
+    with pytest.raises(TypeError, match="Column 'tags' holds list objects"):
+        metrics.shape_error(real, real)
+
+
+def test_sparse_rows_are_refused():
+    with pytest.raises(TypeError, match="Sparse data was passed"):
+        metrics.shape_error(sp.csr_array(np.eye(3)), np.eye(3))

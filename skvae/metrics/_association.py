@@ -38,7 +38,8 @@ def association_error(
     Raises
     ------
     ValueError
-        If the tables do not have the same columns, or two columns have one name.
+        If the tables do not have the same columns, two columns have one name, a column
+        holds other kinds of cells than in the first table, or infinity.
 
     See Also
     --------
@@ -92,7 +93,8 @@ def association_errors(
     Raises
     ------
     ValueError
-        If the tables do not have the same columns, or two columns have one name.
+        If the tables do not have the same columns, two columns have one name, a column
+        holds other kinds of cells than in the first table, or infinity.
 
     See Also
     --------
