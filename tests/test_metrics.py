@@ -485,6 +485,30 @@ def test_report_without_a_target_has_no_utility():
     assert "utility" not in str(report)
 
 
+def test_report_of_equal_tables_names_a_pair():
+    rows = mixed_table(30, 0)
+    text = str(metrics.QualityReport(rows, rows, rows, random_state=0))
+    assert "worst pair: x, y (0.00% association error)" in text
+
+
+def test_report_has_no_ratio_of_a_utility_that_is_not_above_zero():
+    noise = np.random.default_rng(0).normal(size=(3, 100, 2))
+    report = metrics.QualityReport(*noise, target=0, random_state=0)
+    assert report.utility_real < 0
+    assert report.utility_ratio is None
+
+
+def test_report_without_a_figure_is_json():
+    import json
+
+    rows = np.random.default_rng(0).normal(size=(3, 20, 1))
+    report = metrics.QualityReport(*rows, target=0, random_state=0)
+    assert np.isnan(report.utility)
+    figures = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert figures["utility"] is figures["utility_real"] is None
+    assert figures["utility_ratio"] is figures["holdout_scores"]["utility"] is None
+
+
 @pytest.mark.parametrize("n", [2, 5])
 def test_report_takes_tiny_tables(n):
     rows = with_gaps(mixed_table(3 * n, 0), 0)
