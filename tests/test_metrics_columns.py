@@ -38,6 +38,18 @@ def test_categories_are_names_positions_or_a_mask(chosen):
     assert expected["x"] == metrics.shape_errors(real, fake)["x"]
 
 
+def test_declared_numbers_are_categories():
+    real, fake = np.array([[1.0], [2.0], [3.0]]), np.array([[3.0], [2.0], [2.0]])
+    assert metrics.shape_error(real, fake) == pytest.approx(1 / 3)
+    swapped = np.array([[1.0], [3.0], [3.0]])
+    # Counts of the levels 1, 2, 3 move from (1, 1, 1) to (1, 0, 2).
+    error = metrics.shape_error(real, swapped, categorical_features=[0])
+    assert error == pytest.approx(1 / 3)
+    labels = pd.DataFrame({"a": [1, 2, 9]}), pd.DataFrame({"a": [1, 2, 4]})
+    error = metrics.shape_error(*labels, categorical_features=["a"])
+    assert error == pytest.approx(1 / 3)
+
+
 def test_categories_from_the_dtype_are_the_default():
     real, fake = numbers(), numbers(seed=1)
     default = metrics.shape_errors(real, fake)
@@ -73,6 +85,57 @@ def test_a_target_that_is_no_column_is_refused(target):
 
 
 # -- one content, stored in several ways -----------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["Int64", "Float64", "int32"])
+def test_numeric_types_do_not_matter(dtype):
+    real = pd.DataFrame({"a": [1, 2, 3, 4]})
+    fake = pd.DataFrame({"a": [1, 2, 3, 5]}).astype(dtype)
+    assert metrics.shape_error(real, fake) == 0.25
+
+
+def test_dates_are_compared_as_numbers():
+    days = pd.date_range("2020-01-01", periods=4)
+    real = pd.DataFrame({"day": days})
+    fake = pd.DataFrame({"day": days.shift(2)})
+    assert metrics.shape_error(real, fake) == 0.5
+    fake.loc[0, "day"] = pd.NaT
+    # Three of four real days, and no synthetic one, come up to the third.
+    assert metrics.shape_error(real, fake) == 0.75
+
+
+@pytest.mark.parametrize("form", ["text", "date", "period", "decimal", "zone"])
+def test_objects_and_text_that_stand_for_numbers_are_compared_as_such(form):
+    rng = np.random.default_rng(0)
+    days = pd.Series(pd.Timestamp("2024-01-01") + pd.to_timedelta(range(400), "D"))
+    plain = pd.DataFrame({"day": days[rng.permutation(400)]}, dtype="datetime64[us]")
+    if form == "decimal":
+        plain = pd.DataFrame({"day": rng.integers(0, 10_000, 400) / 100})
+    write = {
+        "text": lambda d: d.dt.strftime("%d.%m.%Y"),
+        "date": lambda d: d.dt.date,
+        "period": lambda d: d.dt.to_period("D"),
+        "decimal": lambda d: d.map(lambda v: decimal.Decimal(f"{v:.2f}")),
+        "zone": lambda d: d.dt.tz_localize("UTC"),
+    }[form]
+    written = plain.apply(write)
+    for head in (200, 5):
+        expected = metrics.shape_error(plain[200:], plain[:head])
+        assert metrics.shape_error(written[200:], written[:head]) == expected
+        if form != "zone":
+            # The first table says how the cells of the second are read.
+            assert metrics.shape_error(written[200:], plain[:head]) == expected
+    as_levels = metrics.shape_error(
+        written[200:], written[:200], categorical_features=["day"]
+    )
+    assert form == "zone" or as_levels > 0.9
+
+
+def test_text_that_is_no_date_among_dates_is_an_error():
+    days = pd.Series(pd.date_range("2024-01-01", periods=50)).dt.strftime("%Y-%m-%d")
+    with pytest.raises(ValueError, match="held dates like '2024-01-01'"):
+        metrics.shape_error(days.to_frame("day"), pd.DataFrame({"day": ["soon"]}))
+
 
 DAYS = pd.Series(pd.date_range("2024-01-01", periods=10))
 ZONED = DAYS.dt.tz_localize("Europe/Berlin")

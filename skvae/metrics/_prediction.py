@@ -62,7 +62,9 @@ def utility_score(
     Returns
     -------
     score : UtilityScore
-        Fields ``synthetic`` and ``real``; their ratio is what synthesis kept.
+        Fields ``synthetic`` and ``real``; their ratio is what synthesis kept. NaN where
+        nothing can be scored: fewer than two known numbers, or classes, to test on, or
+        no other column.
 
     Raises
     ------
@@ -131,7 +133,7 @@ def _features(
 
 def _number_score(train: Table, test: Table, j: int, seed: int) -> float:
     X, categorical = _features(train, without=j)
-    if len(X) < 2 or X.shape[1] == 0:
+    if min(len(X), len(test)) < 2 or X.shape[1] == 0:
         return float("nan")
     model = HistGradientBoostingRegressor(
         categorical_features=categorical, random_state=seed

@@ -48,6 +48,11 @@ def distance_to_closest_record_share(
     share : float
         0.5 for new rows, 1 for copies. No guarantee of privacy follows from 0.5.
 
+    Raises
+    ------
+    ValueError
+        If the tables differ in their columns, or `max_rows` leaves no row.
+
     Examples
     --------
     >>> import numpy as np
@@ -69,6 +74,8 @@ def aligned_share(
     rng = check_random_state(random_state)
     space = MixedSpace(real)
     n = min(len(real), len(holdout), max_rows)
+    if n < 1:
+        raise ValueError(f"Found {n} row(s) to compare; at least 1 is needed.")
     seen, unseen = subsample(real, n, rng), subsample(holdout, n, rng)
     rows = subsample(synthetic, max_rows, rng)
     to_seen, _ = space.nearest(rows, seen, "cityblock")
