@@ -284,9 +284,16 @@ def test_mixed_types_are_refused():
         TableCodec().fit(pd.DataFrame({"c": pd.Series(["a", 1], dtype=object)}))
 
 
-def test_unknown_declared_column_is_refused():
+@pytest.mark.parametrize("wanted", [["nope"], [-1], [-9], [2], ["a", -1], ["a", True]])
+def test_unknown_declared_column_is_refused(wanted):
     with pytest.raises(ValueError, match="names unknown columns"):
-        TableCodec(["nope"]).fit(pd.DataFrame({"a": [1.0, 2.0]}))
+        TableCodec(wanted).fit(pd.DataFrame({"a": [1.0, 2.0], "b": [1.0, 2.0]}))
+
+
+@pytest.mark.parametrize("wanted", [["b", 0], [0, "b"], [True, True], [0, 1]])
+def test_declared_columns_go_by_name_position_or_mask(wanted):
+    codec = TableCodec(wanted).fit(pd.DataFrame({"a": [1.0, 2.0], "b": [1.0, 2.0]}))
+    assert [column.kind for column in codec.columns] == ["category"] * 2
 
 
 def test_missing_cells_are_found_and_filled():

@@ -65,7 +65,7 @@ class TimeColumn:
         text: WrittenDates | None = None,
     ) -> TimeColumn:
         """Learn the codes of a training column, which may hold text."""
-        series = text.read(series, name) if text else _from_arrow(series)
+        series = text.read(series, name) if text else from_arrow(series)
         dtype = series.dtype
         unit = np.datetime_data(_stamps_of(series).dtype)[0]
         zone = getattr(dtype, "tz", None)
@@ -98,7 +98,7 @@ class TimeColumn:
             kind = "m8" if self.is_duration else "M8"
             return pd.Series(np.full(len(series), "NaT", f"{kind}[{self.unit}]"))
         series = self.text.read(series, self.name) if self.text else series
-        series = _from_arrow(series)
+        series = from_arrow(series)
         is_kin = series.dtype.kind == ("m" if self.is_duration else "M")
         aware = getattr(series.dtype, "tz", None) is not None
         if not is_kin or aware != (self.zone is not None):
@@ -238,9 +238,9 @@ class TimeColumn:
         return cls(NumericColumn.from_state(state["numeric"]), **rest, text=text)
 
 
-def _from_arrow(series: pd.Series) -> pd.Series:
+def from_arrow(series: pd.Series) -> pd.Series:
     """Return dates that pyarrow keeps as those of numpy, with their time zone."""
-    if not isinstance(series.dtype, pd.ArrowDtype):
+    if not isinstance(series.dtype, pd.ArrowDtype) or series.dtype.kind not in "mM":
         return series
     import pyarrow as pa
 

@@ -438,29 +438,46 @@ def declared_categories(frame: pd.DataFrame) -> list[dict[str, Any] | None]:
     ]
 
 
+def column_positions(wanted: Any, names: list[Any]) -> list[int]:
+    """Return the positions of columns given by name, by position or as a mask.
+
+    Raises
+    ------
+    ValueError
+        If there is no such column, or a mask is not as long as there are columns.
+    """
+    chosen = wanted.tolist() if isinstance(wanted, np.ndarray) else list(wanted)
+    if chosen and all(isinstance(c, (bool, np.bool_)) for c in chosen):
+        if len(chosen) != len(names):
+            raise ValueError(
+                f"categorical_features has {len(chosen)} entries as a mask, but X "
+                f"has {len(names)} columns."
+            )
+        return [j for j, is_chosen in enumerate(chosen) if is_chosen]
+    positions = [_position_of(c, names) for c in chosen]
+    unknown = [c for c, j in zip(chosen, positions, strict=True) if j is None]
+    if unknown:
+        raise ValueError(
+            f"categorical_features names unknown columns {unknown}. Known columns "
+            f"are {names}; integers are positions from 0 to {len(names) - 1}."
+        )
+    return [j for j in positions if j is not None]
+
+
+def _position_of(column: Any, names: list[Any]) -> int | None:
+    if isinstance(column, (bool, np.bool_)):
+        return None
+    if isinstance(column, (int, np.integer)):
+        return int(column) if 0 <= column < len(names) else None
+    return names.index(column) if column in names else None
+
+
 def declared_features(frame: pd.DataFrame, wanted: Any) -> set[Any]:
     """Return the names of the columns that `categorical_features` asks for."""
     if isinstance(wanted, str):
         return set()
-    chosen = np.asarray(wanted)
-    if chosen.dtype == bool:
-        if len(chosen) != frame.shape[1]:
-            raise ValueError(
-                f"categorical_features has {len(chosen)} entries as a mask, but X "
-                f"has {frame.shape[1]} columns."
-            )
-        return set(frame.columns[chosen])
-    unknown = [
-        c
-        for c in chosen.tolist()
-        if (c not in set(frame.columns) if isinstance(c, str) else c >= frame.shape[1])
-    ]
-    if unknown:
-        raise ValueError(
-            f"categorical_features names unknown columns {unknown}. Known columns "
-            f"are {list(frame.columns)}."
-        )
-    return {c if isinstance(c, str) else frame.columns[int(c)] for c in chosen.tolist()}
+    names = list(frame.columns)
+    return {names[j] for j in column_positions(wanted, names)}
 
 
 def without_zone(series: pd.Series) -> pd.Series:

@@ -121,6 +121,19 @@ def _layouts(text: str) -> list[tuple[str, bool]]:
     return layouts + [("ISO8601", aware) for _, aware in layouts[:1]]
 
 
+def iso_dates(series: pd.Series) -> pd.Series | None:
+    """Return the dates of text in the form of ISO 8601, None if a cell is no date."""
+    known = series.dropna()
+    if pd.api.types.infer_dtype(known) != "string":
+        return None
+    # pandas 2 only warns where some have a time zone and some do not.
+    zoned = {not set("+-Z").isdisjoint(text[len("2024-01-01") :]) for text in known}
+    if len(zoned) > 1 or not _layouts(known.iloc[0]):
+        return None
+    moments = _read(series, "ISO8601", zoned.pop())
+    return moments if moments.notna().sum() == len(known) else None
+
+
 def _read(series: pd.Series, layout: str, aware: bool) -> pd.Series:
     text = series.astype(object).where(series.notna(), None)
     moments = pd.to_datetime(text, format=layout, errors="coerce", utc=aware)

@@ -26,8 +26,8 @@ def association_error(
         Real rows; they decide which columns are numeric, and the bins.
     synthetic : {DataFrame, array-like} of shape (n_synthetic, n_columns)
         Synthetic rows.
-    categorical_features : iterable of str or int, default=None
-        Numeric columns that are categories.
+    categorical_features : array-like of str, int or bool, default=None
+        Numeric columns that are categories: names, indices or a boolean mask.
 
     Returns
     -------
@@ -38,7 +38,8 @@ def association_error(
     Raises
     ------
     ValueError
-        If the tables do not have the same columns, or two columns have one name.
+        If the tables do not have the same columns, two columns have one name, a column
+        holds other kinds of cells than in the first table, or infinity.
 
     See Also
     --------
@@ -81,8 +82,8 @@ def association_errors(
         Real rows; they decide which columns are numeric, and the bins.
     synthetic : {DataFrame, array-like} of shape (n_synthetic, n_columns)
         Synthetic rows.
-    categorical_features : iterable of str or int, default=None
-        Numeric columns that are categories.
+    categorical_features : array-like of str, int or bool, default=None
+        Numeric columns that are categories: names, indices or a boolean mask.
 
     Returns
     -------
@@ -92,7 +93,8 @@ def association_errors(
     Raises
     ------
     ValueError
-        If the tables do not have the same columns, or two columns have one name.
+        If the tables do not have the same columns, two columns have one name, a column
+        holds other kinds of cells than in the first table, or infinity.
 
     See Also
     --------

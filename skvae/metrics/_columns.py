@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 from sklearn.utils import check_random_state
 
-from skvae._table._frames import library_of, to_pandas
-from skvae._table._objects import ObjectForm
-from skvae._table._written_dates import WrittenDates, form_of
+from skvae._table._alike import read_alike, series_of
+from skvae._table._frames import column_positions, library_of, to_pandas
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ def align(
     ----------
     *frames : {DataFrame, array-like} of shape (n_samples, n_columns)
         Tables; the first decides which columns there are, which are categorical, and
-        which hold dates as text, or dates, periods and decimals as objects.
-    categorical_features : iterable of str or int, default=None
-        Numeric columns to treat as categories: names, or positions in an array.
+        which hold numbers, dates or durations, in whatever form.
+    categorical_features : array-like of str, int or bool, default=None
+        Numeric columns to treat as categories: names, indices or a boolean mask.
 
     Returns
     -------
@@ -70,58 +70,31 @@ def align(
         One for each frame.
     """
     tables = [_table_of(frame) for frame in frames]
-    declared = _declared(list(tables[0]), categorical_features)
-    forms = {
-        k: form_of(cells)
-        for k, cells in tables[0].items()
-        if k not in declared and not isinstance(cells, np.ndarray)
-    }
-    columns = [
-        {k: _column_of(cells, k, forms.get(k)) for k, cells in table.items()}
-        for table in tables
-    ]
-    names = list(columns[0])
-    for table in columns[1:]:
+    names = list(tables[0])
+    for table in tables[1:]:
         _check_same_columns(names, list(table))
-    categorical = np.array(
-        [name in declared or columns[0][name].dtype == object for name in names],
-        dtype=bool,
-    )
-    values = [np.empty((len(t[names[0]]), len(names))) for t in columns]
+    declared = _declared(names, categorical_features)
+    values = [np.empty((len(t[names[0]]), len(names))) for t in tables]
+    categorical = np.zeros(len(names), dtype=bool)
     n_levels = np.zeros(len(names), dtype=np.int64)
     n_known = np.zeros(len(names), dtype=np.int64)
     for j, name in enumerate(names):
-        cells = [table[name] for table in columns]
-        if not categorical[j]:
-            for target, column in zip(values, cells, strict=True):
-                target[:, j] = _numbers(column, name)
-            continue
-        codes, n_known[j], n_levels[j] = _shared_codes(cells)
-        for target, column in zip(values, codes, strict=True):
+        columns, categorical[j] = read_alike(
+            [table[name] for table in tables], name, name in declared
+        )
+        if categorical[j]:
+            columns, n_known[j], n_levels[j] = _shared_codes(columns, name)
+        for target, column in zip(values, columns, strict=True):
             target[:, j] = column
     return [Table(names, v, categorical, n_levels, n_known) for v in values]
 
 
-def _declared(names: list[Any], features: Iterable[Any] | None) -> set[Any]:
+def _declared(names: list[Any], features: Any) -> set[Any]:
+    if isinstance(features, str):
+        features = None if features == "from_dtype" else [features]
     if features is None:
         return set()
-    features = [features] if isinstance(features, str) else list(features)
-    picked = {_name_at(names, feature) for feature in features}
-    if None in picked:
-        unknown = [f for f in features if _name_at(names, f) is None]
-        raise ValueError(
-            f"categorical_features names columns that are not in the table: {unknown}. "
-            f"Columns: {names}."
-        )
-    return picked
-
-
-def _name_at(names: list[Any], feature: Any) -> Any:
-    if feature in names:
-        return feature
-    if isinstance(feature, int | np.integer) and 0 <= feature < len(names):
-        return names[feature]
-    return None
+    return {names[j] for j in column_positions(features, names)}
 
 
 def _check_same_columns(names: list[str], others: list[str]) -> None:
@@ -144,80 +117,38 @@ def _refuse_repeated(names: list[Any]) -> None:
 
 
 def _table_of(frame: Any) -> dict[Any, Any]:
-    """Return columns as pandas series, those of arrays as arrays."""
+    """Return the columns as pandas series."""
     if library_of(frame) is not None:
         _refuse_repeated(list(frame.columns))
         frame = to_pandas(frame)
         columns = {name: frame[name] for name in frame.columns}
     else:
-        array = np.asarray(frame)
-        if array.ndim != 2:
-            raise ValueError(f"Expected a table with 2 dimensions, got {array.ndim}.")
-        columns = {f"x{j}": array[:, j] for j in range(array.shape[1])}
+        array = _array_of(frame)
+        columns = {f"x{j}": series_of(array[:, j]) for j in range(array.shape[1])}
     if not columns or not len(next(iter(columns.values()))):
         raise ValueError("Expected a table with at least 1 row and 1 column.")
     return columns
 
 
-def _column_of(
-    cells: Any, name: Any, form: ObjectForm | WrittenDates | None
-) -> np.ndarray:
-    """Return cells as float64 (NaN missing) or objects (None missing)."""
-    if isinstance(cells, np.ndarray):
-        return _array_column(cells)
-    return _frame_column(cells if form is None else form.read(cells, name))
-
-
-def _frame_column(series: Any) -> np.ndarray:
-    kind = getattr(series.dtype, "kind", "O")
-    missing = series.isna().to_numpy(dtype=bool)
-    if kind in "iuf" and str(series.dtype) != "category":
-        return series.to_numpy(dtype=np.float64, na_value=np.nan)
-    if kind in "mM":
-        stamps = series.to_numpy(
-            dtype=f"{'datetime64' if kind == 'M' else 'timedelta64'}[us]"
+def _array_of(rows: Any) -> np.ndarray:
+    if sp.issparse(rows):
+        raise TypeError(
+            "Sparse data was passed, but dense data is required. Use '.toarray()' to "
+            "convert to a dense numpy array."
         )
-        return np.where(missing, np.nan, stamps.astype(np.int64).astype(np.float64))
-    cells = series.to_numpy(dtype=object)
-    return _with_none(cells, missing)
+    # Of numbers beside text in a list, numpy would make text.
+    array = np.asarray(rows, dtype=object if isinstance(rows, list | tuple) else None)
+    if array.ndim != 2:
+        raise ValueError(f"Expected a table with 2 dimensions, got {array.ndim}.")
+    return array
 
 
-def _array_column(cells: np.ndarray) -> np.ndarray:
-    if cells.dtype.kind in "iuf":
-        return cells.astype(np.float64)
-    if cells.dtype.kind != "O":
-        return cells.astype(object)
-    missing = np.array([c is None or c != c for c in cells], dtype=bool)
-    known = cells[~missing]
-    if len(known) and all(
-        isinstance(c, int | float | np.number) and not isinstance(c, bool)
-        for c in known
-    ):
-        return np.where(missing, np.nan, cells).astype(np.float64)
-    return _with_none(cells, missing)
-
-
-def _with_none(cells: np.ndarray, missing: np.ndarray) -> np.ndarray:
-    cells = cells.copy()
-    cells[missing] = None
-    return cells
-
-
-def _numbers(column: np.ndarray, name: str) -> np.ndarray:
-    if column.dtype != object:
-        return column
-    if all(cell is None for cell in column):
-        return np.full(len(column), np.nan)
-    raise ValueError(
-        f"Column {name!r} holds numbers in the first table and "
-        f"{type(next(c for c in column if c is not None)).__name__} cells in another. "
-        "List it in categorical_features, or make the types agree."
-    )
-
-
-def _shared_codes(columns: list[np.ndarray]) -> tuple[list[np.ndarray], int, int]:
+def _shared_codes(
+    columns: list[np.ndarray], name: Any
+) -> tuple[list[np.ndarray], int, int]:
     """Return codes in order of frequency in the first column, NaN where missing."""
     cells = [_present(column) for column in columns]
+    _refuse_unhashable(cells, name)
     order = [level for level, _ in Counter(cells[0]).most_common() if level is not None]
     code = {level: float(i) for i, level in enumerate(order)}
     n_known = len(code)
@@ -228,6 +159,15 @@ def _shared_codes(columns: list[np.ndarray]) -> tuple[list[np.ndarray], int, int
     n_levels = len(code)
     code[None] = np.nan
     return [np.array([code[c] for c in column]) for column in cells], n_known, n_levels
+
+
+def _refuse_unhashable(columns: list[list[Any]], name: Any) -> None:
+    for kind in {type(cell) for cells in columns for cell in cells}:
+        if not getattr(kind, "__hash__", None):
+            raise TypeError(
+                f"Column {name!r} holds {kind.__name__} objects; categories must be "
+                "strings, numbers or booleans."
+            )
 
 
 def _present(column: np.ndarray) -> list[Any]:

@@ -37,8 +37,8 @@ def alpha_precision(
         Real rows.
     synthetic : {DataFrame, array-like} of shape (n_synthetic, n_columns)
         Synthetic rows.
-    categorical_features : iterable of str or int, default=None
-        Numeric columns that are categories.
+    categorical_features : array-like of str, int or bool, default=None
+        Numeric columns that are categories: names, indices or a boolean mask.
     max_rows : int, default=10_000
         Rows drawn from each table, at most.
     random_state : int, RandomState instance or None, default=None
@@ -47,7 +47,11 @@ def alpha_precision(
     Returns
     -------
     score : float
-        1 is best; independent columns reach about 0.9, so read it beside others.
+        About 1 for new rows of a real distribution without ties, and for independent
+        columns about 0.9, so read it beside others. Rows of few levels, or constant
+        columns, tie in their distances, which lowers the score of the real rows
+        themselves (one column of two levels: 0.46): the score of a real hold-out is
+        the yardstick, not 1.
 
     See Also
     --------
@@ -102,8 +106,8 @@ def beta_recall(
         Real rows.
     synthetic : {DataFrame, array-like} of shape (n_synthetic, n_columns)
         Synthetic rows.
-    categorical_features : iterable of str or int, default=None
-        Numeric columns that are categories.
+    categorical_features : array-like of str, int or bool, default=None
+        Numeric columns that are categories: names, indices or a boolean mask.
     max_rows : int, default=10_000
         Rows drawn from each table, at most; time grows with its square.
     random_state : int, RandomState instance or None, default=None
@@ -112,7 +116,8 @@ def beta_recall(
     Returns
     -------
     score : float
-        At most 1; about 0.5 for new rows of the real distribution.
+        At most 1; about 0.5 for new rows of the real distribution. Ties lower it as
+        they do :func:`alpha_precision`, even for the real rows themselves.
 
     Raises
     ------

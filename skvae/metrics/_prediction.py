@@ -53,15 +53,18 @@ def utility_score(
         Synthetic rows.
     target : str or int
         Column to predict; a position in an array.
-    categorical_features : iterable of str or int, default=None
-        Numeric columns that are categories, the target perhaps among them.
+    categorical_features : array-like of str, int or bool, default=None
+        Numeric columns that are categories, the target perhaps among them: names,
+        indices or a boolean mask.
     random_state : int, RandomState instance or None, default=None
         Seeds the learners.
 
     Returns
     -------
     score : UtilityScore
-        Fields ``synthetic`` and ``real``; their ratio is what synthesis kept.
+        Fields ``synthetic`` and ``real``; their ratio is what synthesis kept. NaN where
+        nothing can be scored: fewer than two known numbers, or classes, to test on, or
+        no other column.
 
     Raises
     ------
@@ -106,10 +109,12 @@ def aligned_utility(
 
 
 def _position(names: list[str], target: Any) -> int:
-    if target in names:
-        return names.index(target)
-    if isinstance(target, int | np.integer) and 0 <= target < len(names):
-        return int(target)
+    # True would be taken for 1.
+    if not isinstance(target, bool | np.bool_):
+        if target in names:
+            return names.index(target)
+        if isinstance(target, int | np.integer) and 0 <= target < len(names):
+            return int(target)
     raise ValueError(f"target={target!r} is not a column. Columns: {names}.")
 
 
@@ -128,7 +133,7 @@ def _features(
 
 def _number_score(train: Table, test: Table, j: int, seed: int) -> float:
     X, categorical = _features(train, without=j)
-    if len(X) < 2 or X.shape[1] == 0:
+    if min(len(X), len(test)) < 2 or X.shape[1] == 0:
         return float("nan")
     model = HistGradientBoostingRegressor(
         categorical_features=categorical, random_state=seed
@@ -186,8 +191,8 @@ def detection_auc(
         Real rows.
     synthetic : {DataFrame, array-like} of shape (n_synthetic, n_columns)
         Synthetic rows.
-    categorical_features : iterable of str or int, default=None
-        Numeric columns that are categories.
+    categorical_features : array-like of str, int or bool, default=None
+        Numeric columns that are categories: names, indices or a boolean mask.
     n_splits : int, default=5
         Folds; at most the rows of the smaller table.
     random_state : int, RandomState instance or None, default=None

@@ -36,8 +36,8 @@ def distance_to_closest_record_share(
         Real rows it never saw.
     synthetic : {DataFrame, array-like} of shape (n_synthetic, n_columns)
         Synthetic rows.
-    categorical_features : iterable of str or int, default=None
-        Numeric columns that are categories.
+    categorical_features : array-like of str, int or bool, default=None
+        Numeric columns that are categories: names, indices or a boolean mask.
     max_rows : int, default=10_000
         Rows drawn from each table, at most; time grows with its square.
     random_state : int, RandomState instance or None, default=None
@@ -47,6 +47,11 @@ def distance_to_closest_record_share(
     -------
     share : float
         0.5 for new rows, 1 for copies. No guarantee of privacy follows from 0.5.
+
+    Raises
+    ------
+    ValueError
+        If the tables differ in their columns, or `max_rows` leaves no row.
 
     Examples
     --------
@@ -69,6 +74,8 @@ def aligned_share(
     rng = check_random_state(random_state)
     space = MixedSpace(real)
     n = min(len(real), len(holdout), max_rows)
+    if n < 1:
+        raise ValueError(f"Found {n} row(s) to compare; at least 1 is needed.")
     seen, unseen = subsample(real, n, rng), subsample(holdout, n, rng)
     rows = subsample(synthetic, max_rows, rng)
     to_seen, _ = space.nearest(rows, seen, "cityblock")
@@ -90,8 +97,8 @@ def exact_copies(
         Real rows the generator was fitted on.
     synthetic : {DataFrame, array-like} of shape (n_synthetic, n_columns)
         Synthetic rows.
-    categorical_features : iterable of str or int, default=None
-        Numeric columns that are categories.
+    categorical_features : array-like of str, int or bool, default=None
+        Numeric columns that are categories: names, indices or a boolean mask.
 
     Returns
     -------

@@ -49,8 +49,8 @@ class QualityReport:
         Synthetic rows; best as many as `real` has.
     target : str or int, default=None
         Column to predict for the utility; without it there is none.
-    categorical_features : iterable of str or int, default=None
-        Numeric columns that are categories.
+    categorical_features : array-like of str, int or bool, default=None
+        Numeric columns that are categories: names, indices or a boolean mask.
     max_rows : int, default=10_000
         Rows drawn for the distances between rows; their time grows with its square.
     random_state : int, RandomState instance or None, default=None
@@ -66,7 +66,7 @@ class QualityReport:
         Score on the hold-out after training on synthetic and on real rows, see
         :func:`utility_score`; None without a target.
     utility_ratio : float or None
-        Their ratio.
+        Their ratio; None unless `utility_real` is above 0, as it says nothing below.
     detection_auc : float
         See :func:`detection_auc`.
     alpha_precision, beta_recall : float
@@ -183,9 +183,9 @@ class QualityReport:
     @property
     def utility_ratio(self) -> float | None:
         """Share of the real rows' utility that the synthetic rows keep."""
-        if self.utility is None or not self.utility_real:
+        if self.utility is None or self.utility_real is None:
             return None
-        return self.utility / self.utility_real
+        return self.utility / self.utility_real if self.utility_real > 0 else None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as plain values, ready for JSON.
@@ -194,13 +194,14 @@ class QualityReport:
         -------
         figures : dict
             Every measure by its attribute name, with ``holdout_scores`` and
-            ``column_errors`` as dictionaries; pairs are left out.
+            ``column_errors`` as dictionaries; pairs are left out. None stands for
+            what could not be measured.
         """
         figures = {name: getattr(self, name) for name, *_ in _ROWS}
-        return figures | {
-            "utility_real": self.utility_real,
-            "utility_ratio": self.utility_ratio,
-            "holdout_scores": dict(self.holdout_scores),
+        figures["utility_real"] = self.utility_real
+        figures["utility_ratio"] = self.utility_ratio
+        return _without_nan(figures) | {
+            "holdout_scores": _without_nan(self.holdout_scores),
             "column_errors": {str(k): v for k, v in self.column_errors.items()},
         }
 
@@ -223,7 +224,9 @@ class QualityReport:
             f"worst column: {worst} ({self.column_errors[worst]:.2%} shape error)"
         )
         if len(self.feature_names) > 1:
-            i, j = np.unravel_index(self.pair_errors.argmax(), self.pair_errors.shape)
+            rows, columns = np.triu_indices(len(self.feature_names), 1)
+            worst_pair = self.pair_errors[rows, columns].argmax()
+            i, j = rows[worst_pair], columns[worst_pair]
             lines.append(
                 f"worst pair: {self.feature_names[i]}, {self.feature_names[j]} "
                 f"({self.pair_errors[i, j]:.2%} association error)"
@@ -254,6 +257,11 @@ class QualityReport:
         from skvae.inspection import QualityReportDisplay
 
         return QualityReportDisplay.from_report(self, axes=axes)
+
+
+def _without_nan(figures: dict[str, Any]) -> dict[str, Any]:
+    # JSON knows no NaN.
+    return {k: None if v is None or np.isnan(v) else v for k, v in figures.items()}
 
 
 def _figure(value: float | None, percent: bool) -> str:

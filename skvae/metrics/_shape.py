@@ -24,9 +24,9 @@ def shape_error(
         Real rows; they decide which columns are numeric.
     synthetic : {DataFrame, array-like} of shape (n_synthetic, n_columns)
         Synthetic rows.
-    categorical_features : iterable of str or int, default=None
-        Numeric columns that are categories. Strings, booleans and category types are
-        categories anyway.
+    categorical_features : array-like of str, int or bool, default=None
+        Numeric columns that are categories: names, indices or a boolean mask. Strings,
+        booleans and category types are categories anyway.
 
     Returns
     -------
@@ -36,7 +36,8 @@ def shape_error(
     Raises
     ------
     ValueError
-        If the tables do not have the same columns, or two columns have one name.
+        If the tables do not have the same columns, two columns have one name, a column
+        holds other kinds of cells than in the first table, or infinity.
 
     See Also
     --------
@@ -63,7 +64,8 @@ def shape_errors(
 
     where a missing cell counts as a value above every number. Text that `VAE` reads as
     dates, and `Decimal`, `date` and `Period` objects, count as what they stand for,
-    unless declared categorical. For categories, the total variation
+    unless declared categorical; so do ISO dates and booleans where the real cells are
+    dates or numbers. For categories, the total variation
 
     .. math:: \tfrac12 \sum_v |p_{real}(v) - p_{synthetic}(v)|,
 
@@ -76,8 +78,8 @@ def shape_errors(
         Real rows; they decide which columns are numeric.
     synthetic : {DataFrame, array-like} of shape (n_synthetic, n_columns)
         Synthetic rows.
-    categorical_features : iterable of str or int, default=None
-        Numeric columns that are categories.
+    categorical_features : array-like of str, int or bool, default=None
+        Numeric columns that are categories: names, indices or a boolean mask.
 
     Returns
     -------
@@ -88,7 +90,8 @@ def shape_errors(
     Raises
     ------
     ValueError
-        If the tables do not have the same columns, or two columns have one name.
+        If the tables do not have the same columns, two columns have one name, a column
+        holds other kinds of cells than in the first table, or infinity.
 
     See Also
     --------
