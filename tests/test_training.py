@@ -240,6 +240,16 @@ def test_the_optimiser_equals_that_of_torch():
     torch.testing.assert_close(ours, theirs)
 
 
+def test_moments_of_another_length_are_refused():
+    weights = nn.Parameter(torch.ones(7))
+    weights.grad = torch.ones(7)
+    optimizer = FlatAdamW([weights])
+    optimizer.quick_step()
+    optimizer.state[weights]["exp_avg"] = torch.zeros(3)
+    with pytest.raises(ValueError, match=r"moments of a parameter of shape \(7,\)"):
+        optimizer.quick_step()
+
+
 def test_net_params_reach_skorch(kind, X):
     params = {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9}
     model = _model(kind, net_params=params, learning_rate_init=1e-3).fit(X, Y)
