@@ -517,6 +517,8 @@ class BaseAutoencoder(
     # A conditional model overrides these two.
     _n_conditions: ClassVar[int] = 0
 
-    def _condition_arrays(self, y: Any, rows: Any, *, reset: bool) -> dict[str, Any]:
+    def _condition_arrays(
+        self, y: Any, rows: Any, *, go_on: bool, partial: bool, classes: Any
+    ) -> dict[str, Any]:
         """Return what training rows carry beside their columns."""
         return {}

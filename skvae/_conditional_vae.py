@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -10,8 +10,10 @@ from sklearn.utils import ClassifierTags, check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
+from skvae._compat import fit_context
 from skvae._conditions import Conditions, spread_labels
 from skvae._docs import estimator, with_parameter
+from skvae._fitting import Fitting
 from skvae._passes import check_count
 from skvae._random import draw_torch_generator
 from skvae._vae import VAE
@@ -91,7 +93,8 @@ class ConditionalVAE(VAE):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,) or None
-        Classes seen in ``fit``; None for other conditions.
+        Classes seen in ``fit``, or named in the first ``partial_fit``; None for other
+        conditions.
     class_prior_ : ndarray of shape (n_classes,) or None
         Share of each class among the labelled rows.
     %(n_components_)s
@@ -152,32 +155,85 @@ class ConditionalVAE(VAE):
         return tags
 
     fit = with_parameter(VAE.fit, "y", _CONDITIONS)
-    partial_fit = with_parameter(VAE.partial_fit, "y", _CONDITIONS)
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any = None, classes: Any = None) -> Self:
+        """Train on rows for one epoch, from where training stands.
+
+        The first call decides scaling, start, network and classes; the step size stays
+        constant and no rows are held out. Shares of classes, and the conditions that
+        `sample` draws, are those of all labelled rows so far. Diagnostics
+        (`kl_per_component_` and `n_active_components_`) are of the last rows.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, DataFrame} of shape (n_samples, n_features)
+            Training rows.
+        y : array-like or DataFrame of shape (n_samples,) or (n_samples, n_conditions)
+            Conditions of the rows, which must be given: classes, numbers, or several
+            columns. Rows whose class is marked -1, NaN or None have no label.
+        classes : array-like of shape (n_classes,), default=None
+            Classes across all calls to partial_fit, of a single condition; `y` doesn't
+            need to contain all labels in `classes`. It can be omitted in the subsequent
+            calls. None in the first call is the labels in `y`.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If the data or the loss are not finite, or a label is not among the classes;
+            the estimator stays as it was.
+        """
+        go_on = hasattr(self, "net_")
+        with self._all_or_nothing():
+            Fitting(self, X, y, go_on=go_on, partial=True, classes=classes).run()
+        return self
 
     # -- conditions --------------------------------------------------------------------
     @property
     def _n_conditions(self) -> int:  # type: ignore[override]
         return self._conditions.width
 
-    def _condition_arrays(self, y: Any, rows: Any, *, reset: bool) -> dict[str, Any]:
+    def _condition_arrays(
+        self, y: Any, rows: Any, *, go_on: bool, partial: bool, classes: Any
+    ) -> dict[str, Any]:
         """Learn and write the conditions of the training rows."""
         if y is None:
             raise ValueError(
                 f"{type(self).__name__} requires y to be passed, but the target y is "
                 "None."
             )
-        if reset:
-            self._conditions = Conditions.fit(y, seed=0)
-            self.classes_ = self._conditions.classes
-            self.class_prior_ = self._conditions.class_prior
-        condition = self._conditions.encode(y)
+        if go_on:
+            self._check_same_classes(classes)
+            conditions = self._conditions
+        else:
+            conditions = Conditions.fit(y, classes)
+        condition = conditions.encode(y)
         check_consistent_length(rows["x"], condition)
-        if reset:
-            self._mean_condition = np.nanmean(condition, axis=0)
+        conditions = conditions.following(y, condition, more=go_on and partial)
+        self._conditions: Conditions = conditions
+        self.classes_ = conditions.classes
+        self.class_prior_ = conditions.class_prior
         if not np.isnan(condition).any():
             return {"condition": condition}
-        shares = spread_labels(self._columns, rows["x"], condition)
+        assert self.class_prior_ is not None
+        shares = spread_labels(self._columns, rows["x"], condition, self.class_prior_)
         return {"condition": condition, "label_prior": shares}
+
+    def _check_same_classes(self, classes: Any) -> None:
+        known = self.classes_
+        if classes is None:
+            return
+        if known is not None and np.array_equal(known, np.unique(classes)):
+            return
+        raise ValueError(
+            f"`classes={classes!r}` is not the same as on last call to partial_fit, "
+            f"was: {known!r}"
+        )
 
     def _likely_condition(self, X: Any) -> np.ndarray:
         """Write the most probable class of each row, or the average condition."""
@@ -327,7 +383,7 @@ class ConditionalVAE(VAE):
     def _told(self, y: Any, n: int) -> np.ndarray:
         """Write the conditions asked for, or the average one of the training rows."""
         if y is None:
-            return np.repeat(self._mean_condition[None], n, axis=0)
+            return np.repeat(self._conditions.mean[None], n, axis=0)
         return self._condition_of(y, n)
 
     # -- scores and classes ------------------------------------------------------------
