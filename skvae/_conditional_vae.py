@@ -349,9 +349,57 @@ class ConditionalVAE(VAE):
         """
         check_is_fitted(self)
         rows = self._validate(X, reset=False)
-        told = self._asked_or_likely(y, rows)
-        values = self._decode_points(np.concatenate([self._encode(rows), told], 1))
-        return self._in_container(values, X, rows)
+        points = self._beside(self._encode(rows), self._asked_or_likely(y, rows))
+        return self._in_container(self._decode_points(points), X, rows)
+
+    def interpolate(
+        self, X_from: Any, X_to: Any, n_steps: int = 10, y: Any = None
+    ) -> Any:
+        """Walk from rows to others along straight lines between their codes.
+
+        Parameters
+        ----------
+        X_from, X_to : {array-like, DataFrame} of shape (n_samples, n_features)
+            Rows to start from and to end at, pairwise.
+        n_steps : int, default=10
+            Steps of each walk, both ends included; at least 2.
+        y : scalar, dict, array-like or DataFrame, default=None
+            Condition to decode with, of all walks or of each, as in `sample`. None
+            goes from the most probable class of the first row to that of the other, so
+            that a walk begins and ends at what `reconstruct` gives, or takes the
+            average of other conditions.
+
+        Returns
+        -------
+        X : ndarray or DataFrame of shape (n_samples * n_steps, n_features)
+            Decoded rows, one walk after the other.
+        """
+        return self._walk(X_from, X_to, n_steps, y)
+
+    def traverse(
+        self, component: int, values: Any, X: Any = None, y: Any = None
+    ) -> Any:
+        """Decode codes in which one component takes given values.
+
+        Parameters
+        ----------
+        component : int
+            Index of the component.
+        values : array-like of shape (n_values,)
+            Values it takes, in the units of the code.
+        X : {array-like, DataFrame} of shape (n_samples, n_features), default=None
+            Rows whose codes give the other components; None is a code of zeros.
+        y : scalar, dict, array-like or DataFrame, default=None
+            Condition to decode with, of all rows or of each, as in `sample`. None is
+            the most probable class of each row; without rows, and of other conditions,
+            it is the average one of the training rows.
+
+        Returns
+        -------
+        X_decoded : ndarray or DataFrame of shape (n_samples * n_values, n_features)
+            Decoded rows, for each row all values in turn.
+        """
+        return self._traversal(component, values, X, y)
 
     def cell_losses(self, X: Any, y: Any = None) -> np.ndarray:
         """Compute how unexpected each cell is given the code of its row.

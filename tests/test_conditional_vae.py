@@ -202,6 +202,28 @@ def test_reconstruct_infers_the_class_where_none_is_given(wine, model):
 # -- classes ---------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("y", [None, 1, "each"])
+def test_walks_begin_and_end_at_reconstructions(wine, model, y):
+    X, labels = wine
+    start, end = X[labels == 0][:5], X[labels == 2][:5]
+    y = [0, 1, 2, 0, 1] if y == "each" else y
+    walks = model.interpolate(start, end, n_steps=3, y=y).reshape(5, 3, -1)
+    for rows, walked in ((start, walks[:, 0]), (end, walks[:, 2])):
+        np.testing.assert_allclose(walked, model.reconstruct(rows, y=y), rtol=1e-6)
+    codes = model.transform(start)
+    told = model.traverse(1, codes[0, 1:2], start[:1], y=None if y is None else 1)
+    expected = model.reconstruct(start[:1], y=None if y is None else 1)
+    np.testing.assert_allclose(told, expected, rtol=1e-6)
+
+
+def test_walks_from_no_row_may_be_told_a_class(model):
+    Z = np.zeros((2, 3))
+    Z[:, -1] = [-1.0, 1.0]
+    for y in (None, 2):
+        expected = model.inverse_transform(Z, y=y)
+        np.testing.assert_allclose(model.traverse(-1, Z[:, -1], y=y), expected)
+
+
 def test_probabilities_are_bayes_rule_on_the_bounds(wine, model):
     X, _ = wine
     joint = np.column_stack(
