@@ -53,7 +53,9 @@ def imputed(estimator: Any, X: Any, n_samples: int | None, random_state: Any) ->
         )
     rows = estimator._validate(X, reset=False)
     table = estimator._columns.kind == "table"
-    source = X if table else rows
+    # The codec knows the cells of a frame or an array, of other rows their numbers.
+    kept = Container.of(X).is_frame or isinstance(X, np.ndarray)
+    source = X if table and kept else rows
     if table:  # What `transform` refuses is refused in complete rows too.
         estimator._columns.codec.encode(source)
     cells = missing_cells(source)
@@ -66,15 +68,12 @@ def imputed(estimator: Any, X: Any, n_samples: int | None, random_state: Any) ->
         fill = _filler(estimator, _take_rows(source, incomplete))
     copies = []
     for _ in range(n_samples or 1):
-        filled = source
         if len(incomplete):
             guess = fill(generator, draw=n_samples is not None)
             filled = _scattered(source, guess, incomplete, cells)
-        if not table:
-            filled = Container.of(X).restore(np.asarray(filled))
-            if hasattr(X, "iloc"):
-                filled.index = X.index
-        copies.append(filled)
+        else:
+            filled = source.clone() if hasattr(source, "clone") else source.copy()
+        copies.append(estimator._in_container(filled, X, rows))
     return copies[0] if n_samples is None else copies
 
 
