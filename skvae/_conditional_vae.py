@@ -12,17 +12,11 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from skvae._compat import fit_context
 from skvae._conditions import Conditions, spread_labels
-from skvae._docs import estimator, with_parameter
+from skvae._docs import estimator
 from skvae._fitting import Fitting
 from skvae._passes import check_count
 from skvae._random import draw_torch_generator
 from skvae._vae import VAE
-
-_CONDITIONS = """
-y : array-like or DataFrame of shape (n_samples,) or (n_samples, n_conditions)
-    Conditions of the rows, which must be given: classes, numbers, or several columns.
-    Rows whose class is marked -1, NaN or None have no label.
-"""
 
 
 def _has_classes(model: Any) -> bool:
@@ -154,7 +148,29 @@ class ConditionalVAE(VAE):
         tags.classifier_tags = ClassifierTags()
         return tags
 
-    fit = with_parameter(VAE.fit, "y", _CONDITIONS)
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Fit the model to rows and their conditions.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, DataFrame} of shape (n_samples, n_features)
+            Training rows.
+        y : array-like or DataFrame of shape (n_samples,) or (n_samples, n_conditions)
+            Conditions of the rows, which must be given: classes, numbers, or several
+            columns. Rows whose class is marked -1, NaN or None have no label.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If the data are not finite, the loss is not finite twice, or a warm start
+            finds parameters of another network than that of the last fit.
+        """
+        return super().fit(X, y)
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any = None, classes: Any = None) -> Self:

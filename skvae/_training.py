@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -26,6 +25,7 @@ from skorch.dataset import unpack_data
 from skorch.history import History
 from torch import Tensor
 
+from skvae._compat import warn
 from skvae._course import Course
 from skvae._networks import FlatParameters
 from skvae._optimizer import FlatAdamW
@@ -232,7 +232,7 @@ class AutoencoderNet(NeuralNet):
             if course.epochs == 0:
                 raise
             course.drop_unfinished()
-            warnings.warn("Training interrupted by user.", stacklevel=5)
+            warn("Training interrupted by user.")
         finally:
             self.module_.eval()
             self.flat_.unbind()
