@@ -449,6 +449,8 @@ class BaseAutoencoder(
         has any. A deterministic one takes its reconstruction; where it was fitted on
         rows without gaps, repeatedly, as often as did best on hidden cells of training
         rows. Its copies spread as far as these were off, each cell for itself.
+        Nothing is known of a column without any observed cell in `fit`: in a table its
+        cells stay missing, with a warning, among numbers they are filled arbitrarily.
 
         Parameters
         ----------

@@ -16,6 +16,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from skvae._compat import warn
 from skvae._proposals import Proposals
 from skvae._random import draw_torch_generator, stratified, torch_generator
 from skvae._refilling import reconstructed, refilled
@@ -59,6 +60,8 @@ def imputed(estimator: Any, X: Any, n_samples: int | None, random_state: Any) ->
     if table:  # What `transform` refuses is refused in complete rows too.
         estimator._columns.codec.encode(source)
     cells = missing_cells(source)
+    if table:
+        _warn_of_unknown(estimator._columns.codec, cells)
     device = next(estimator._module.parameters()).device
     # Single imputation is deterministic: its draws are fixed with the model.
     seed = estimator.evaluation_seed_ if n_samples is None else random_state
@@ -75,6 +78,17 @@ def imputed(estimator: Any, X: Any, n_samples: int | None, random_state: Any) ->
             filled = source.clone() if hasattr(source, "clone") else source.copy()
         copies.append(estimator._in_container(filled, X, rows))
     return copies[0] if n_samples is None else copies
+
+
+def _warn_of_unknown(codec: Any, cells: np.ndarray) -> None:
+    """Warn of columns of a table that nothing but "missing" is known of."""
+    unknown = (codec.sizes == 1) & (np.asarray(codec.missing_code) >= 0)
+    left = [codec.names[j] for j in np.flatnonzero(unknown & cells.any(axis=0))]
+    if left:
+        warn(
+            f"Features without any observed values in fit: {left}. Their missing cells "
+            "stay missing."
+        )
 
 
 def _take_rows(X: Any, index: np.ndarray) -> Any:

@@ -204,3 +204,24 @@ def test_lists_are_filled_by_models_of_tables(n_samples):
         np.testing.assert_array_equal(filled, expected)
     imputer = AutoencoderImputer(model).fit(X.tolist())
     assert imputer.transform(X.tolist()).shape == X.shape
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "table"])
+@pytest.mark.parametrize("form", ["array", "pandas", "polars", "list"])
+def test_columns_without_observed_cells_are_told_of(form, likelihood):
+    rows = np.random.default_rng(0).normal(size=(60, 4))
+    rows[:, 2] = np.nan
+    X = rows.tolist() if form == "list" else _forms(rows)[form]
+    model = VAE(2, likelihood=likelihood, max_iter=1, random_state=0)
+    name = 2 if form in ("array", "list") else "'c'"
+    match = rf"Features without any observed values: \[{name}\]"
+    with pytest.warns(UserWarning, match=match):
+        imputer = AutoencoderImputer(model).fit(X)
+    if likelihood == "gaussian":
+        filled = imputer.transform(X)
+    else:
+        with pytest.warns(UserWarning, match="observed values in fit.*stay missing"):
+            filled = imputer.transform(X)
+    gaps = np.asarray(filled, dtype=float)
+    assert np.isnan(gaps[:, 2]).all() == (likelihood == "table")
+    assert not np.isnan(gaps[:, [0, 1, 3]]).any()
