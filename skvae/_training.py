@@ -298,7 +298,7 @@ class AutoencoderNet(NeuralNet):
         """Whether something asks for single batches, so that skorch's step runs."""
         if self.optimizer is not FlatAdamW or hasattr(self, "accelerator"):
             return True
-        if self.iterator_train is not RowBatches:
+        if {self.iterator_train, self.iterator_valid} != {RowBatches}:
             return True
         return any(
             getattr(type(cb), hook) is not getattr(Callback, hook)
