@@ -160,8 +160,9 @@ class Course:
             "learning_rate_init to avoid this.",
             ConvergenceWarning,
         )
-        net.history.record("valid_loss", self.last_valid)
-        net.history.record("valid_loss_best", False)
+        if self.valid is not None:
+            net.history.record("valid_loss", self.last_valid)
+            net.history.record("valid_loss_best", False)
 
     def drop_unfinished(self) -> None:
         """Forget the row of history of an epoch that did not finish."""
