@@ -280,6 +280,24 @@ def test_five_lines_make_an_estimator_of_ones_own():
     assert model.score(X) > 0.5
 
 
+@estimator
+class WithoutDivergence(VAE):
+    """A recipe that leaves the divergence out."""
+
+    def _recipe(self):
+        return Recipe((NegativeLogLikelihood(),), variational=True, prior="auto")
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "table"])
+def test_a_recipe_may_leave_the_divergence_out(likelihood):
+    table = pd.DataFrame({"a": X[:, 0], "k": ["u", "v"] * 35})
+    rows = X if likelihood == "gaussian" else table
+    model = WithoutDivergence(2, max_iter=2, random_state=0).fit(rows)
+    family = "normal" if likelihood == "gaussian" else "mixture"
+    assert model._architecture.prior == family
+    assert np.isfinite(model.score_samples(rows)).all()
+
+
 def test_the_base_class_has_no_recipe():
     with pytest.raises(NotImplementedError):
         BaseAutoencoder(2).fit(X)
