@@ -531,15 +531,36 @@ class ConditionalVAE(VAE):
         check_is_fitted(self)
         return self._class_shares(self._validate(X, reset=False))
 
+    @available_if(_has_classes)
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Compute the logarithm of what `predict_proba` gives.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, DataFrame} of shape (n_samples, n_features)
+            Rows in the units seen in `fit`.
+
+        Returns
+        -------
+        log_probabilities : ndarray of shape (n_samples, n_classes)
+            Columns in the order of `classes_`.
+        """
+        check_is_fitted(self)
+        bounds = self._relative_bounds(self._validate(X, reset=False))
+        return bounds - np.log(np.exp(bounds).sum(axis=1, keepdims=True))
+
     def _class_shares(self, X: Any) -> np.ndarray:
         """Return the probabilities of the classes of validated rows."""
+        weights = np.exp(self._relative_bounds(X))
+        return weights / weights.sum(axis=1, keepdims=True)
+
+    def _relative_bounds(self, X: Any) -> np.ndarray:
+        """Return bounds of log p(x, y) less the largest of each row."""
         bounds = self._class_bounds(X, 32)
         # Rows that are impossible under every class say nothing of it.
         lost = ~np.isfinite(bounds.max(axis=1))
         bounds[lost] = np.log(np.maximum(np.asarray(self.class_prior_), 1e-300))
-        bounds -= bounds.max(axis=1, keepdims=True)
-        weights = np.exp(bounds)
-        return weights / weights.sum(axis=1, keepdims=True)
+        return bounds - bounds.max(axis=1, keepdims=True)
 
     @available_if(_has_classes)
     def predict(self, X: Any) -> np.ndarray:

@@ -278,7 +278,9 @@ class Conditions:
             return self._repeated(y, n)
         container = Container.of(y)
         if not container.is_frame:
-            return y if np.ndim(y) else np.asarray([y] * n)
+            if np.ndim(y):
+                return np.asarray(y) if isinstance(y, list | tuple) else y
+            return np.asarray([y] * n)
         if len(y) != 1:
             return y
         return container.frame([np.repeat(np.asarray(y[c]), n) for c in y.columns])

@@ -237,6 +237,21 @@ def test_probabilities_are_bayes_rule_on_the_bounds(wine, model):
     np.testing.assert_allclose(model.score_samples(X), logsumexp(joint, axis=1))
 
 
+def test_log_probabilities_are_those_of_the_probabilities(wine, model):
+    logs = model.predict_log_proba(wine[0])
+    np.testing.assert_allclose(np.exp(logs), model.predict_proba(wine[0]), atol=1e-12)
+    assert np.isfinite(logs).all()
+    of_number = ConditionalVAE(max_iter=1, random_state=0).fit(wine[0], wine[0][:, 0])
+    assert not hasattr(of_number, "predict_log_proba")
+
+
+def test_conditions_asked_for_in_a_list_come_back_as_an_array(model):
+    for y in ([0, 1], (0, 1)):
+        asked = model.sample(2, y=y, random_state=0)[1]
+        assert isinstance(asked, np.ndarray)
+        np.testing.assert_array_equal(asked, y)
+
+
 def test_predict_recognises_held_out_rows(wine):
     X, X_test, y, y_test = train_test_split(*wine, random_state=0)
     model = ConditionalVAE(3, random_state=0).fit(X, y)
