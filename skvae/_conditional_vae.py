@@ -47,6 +47,10 @@ class ConditionalVAE(VAE):
     p(x \mid z, y)` [2]_, with shares :math:`p(y)` that follow the labels of similar
     rows.
 
+    What ``transform`` gives holds what the condition does not say of a row, and is poor
+    as features for telling its class: take codes of :class:`VAE`, or `predict_proba`.
+    Codes of tables keep more of the class.
+
     Conditions may be numbers, so to scikit-learn the model is no classifier: give
     `cross_val_score` and `GridSearchCV` a ``StratifiedKFold`` as `cv`, and
     ``"accuracy"`` as scoring; ``"roc_auc"`` asks for a classifier.
