@@ -14,6 +14,7 @@ from skvae._compat import fit_context
 from skvae._conditions import Conditions, spread_labels
 from skvae._docs import estimator
 from skvae._fitting import Fitting
+from skvae._imputing import imputed
 from skvae._passes import check_count
 from skvae._random import draw_torch_generator
 from skvae._vae import VAE
@@ -420,6 +421,44 @@ class ConditionalVAE(VAE):
             Decoded rows, for each row all values in turn.
         """
         return self._traversal(component, values, X, y)
+
+    def impute(
+        self,
+        X: Any,
+        n_samples: int | None = None,
+        random_state: Any = None,
+        y: Any = None,
+    ) -> Any:
+        """Fill the missing cells of rows; observed cells come back untouched.
+
+        The model averages over codes that are drawn near those that the observed cells
+        tell of, weighted by importance. Nothing is known of a column without any
+        observed cell in `fit`: in a table its cells stay missing, with a warning, among
+        numbers they are filled arbitrarily.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_samples, n_features)
+            Rows; NaN and None are missing.
+        n_samples : int, default=None
+            Number of completed copies to draw (multiple imputation). None fills in
+            expected values: means of numbers, most probable levels of categories.
+        random_state : int, RandomState instance or None, default=None
+            Seeds the draws; an int gives the same copies at every call.
+        y : scalar, dict, array-like or DataFrame, default=None
+            Condition of all rows, or of each, as in `sample`. None averages over
+            conditions as in training too, weighted by what the observed cells tell.
+
+        Returns
+        -------
+        X_filled : {ndarray, DataFrame} of shape (n_samples, n_features), or list
+            Completed rows in the container of `X`; a list of copies where
+            `n_samples` is given.
+        """
+        check_is_fitted(self)
+        if n_samples is not None:
+            check_count("n_samples", n_samples)
+        return imputed(self, X, n_samples, random_state, y)
 
     def cell_losses(self, X: Any, y: Any = None) -> np.ndarray:
         """Compute how unexpected each cell is given the code of its row.

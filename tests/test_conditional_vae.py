@@ -363,6 +363,29 @@ def test_a_refitted_prior_is_kept_only_where_it_is_better(good):
     assert all(same) == (not good)
 
 
+@pytest.mark.parametrize(
+    ("likelihood", "gaps_in_training"),
+    [("gaussian", False), ("gaussian", True), ("table", True)],
+)
+def test_cells_are_filled_under_the_condition_asked_for(likelihood, gaps_in_training):
+    rng = np.random.default_rng(0)
+    y = np.arange(200) % 2
+    X = rng.normal(size=(200, 3)) * [1.0, 0.3, 0.3] + 4.0 * y[:, None] * [0, 1, 1]
+    gaps = X.copy()
+    gaps[:20, 1:] = np.nan
+    model = ConditionalVAE(2, likelihood=likelihood, max_iter=30, random_state=0)
+    model.fit(gaps if gaps_in_training else X, y)
+    each = np.arange(20) // 10
+    filled = model.impute(gaps[:20], y=each)
+    np.testing.assert_array_equal(filled[:, 0], X[:20, 0])
+    assert np.abs(filled[:, 1:] - 4.0 * each[:, None]).max() < 2
+    np.testing.assert_array_equal(model.impute(gaps[10:20], y=1), filled[10:])
+    for copy in model.impute(gaps[:20], n_samples=2, random_state=0, y=each):
+        assert np.median(np.abs(copy[:, 1:] - 4.0 * each[:, None])) < 1
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        model.impute(gaps[:20], y=each[:5])
+
+
 # -- bad input -------------------------------------------------------------------------
 
 
