@@ -449,6 +449,8 @@ class BaseAutoencoder(
         has any. A deterministic one takes its reconstruction; where it was fitted on
         rows without gaps, repeatedly, as often as did best on hidden cells of training
         rows. Its copies spread as far as these were off, each cell for itself.
+        Nothing is known of a column without any observed cell in `fit`: in a table its
+        cells stay missing, with a warning, among numbers they are filled arbitrarily.
 
         Parameters
         ----------
@@ -517,6 +519,8 @@ class BaseAutoencoder(
     # A conditional model overrides these two.
     _n_conditions: ClassVar[int] = 0
 
-    def _condition_arrays(self, y: Any, rows: Any, *, reset: bool) -> dict[str, Any]:
+    def _condition_arrays(
+        self, y: Any, rows: Any, *, go_on: bool, partial: bool, classes: Any
+    ) -> dict[str, Any]:
         """Return what training rows carry beside their columns."""
         return {}

@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from sklearn.utils import ClassifierTags, check_random_state
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
+from skvae._classes import ClassesMixin
+from skvae._compat import fit_context
 from skvae._conditions import Conditions, spread_labels
-from skvae._docs import estimator, with_parameter
+from skvae._docs import estimator
+from skvae._fitting import Fitting
+from skvae._imputing import imputed
 from skvae._passes import check_count
 from skvae._random import draw_torch_generator
 from skvae._vae import VAE
 
-_CONDITIONS = """
-y : array-like or DataFrame of shape (n_samples,) or (n_samples, n_conditions)
-    Conditions of the rows, which must be given: classes, numbers, or several columns.
-    Rows whose class is marked -1, NaN or None have no label.
-"""
-
-
-def _has_classes(model: Any) -> bool:
-    conditions = getattr(model, "_conditions", None)
-    if conditions is not None and conditions.classes is None:
-        raise AttributeError(
-            f"{type(model).__name__} predicts classes only, and was fitted with "
-            "continuous or several conditions."
-        )
-    return True
-
 
 @estimator
-class ConditionalVAE(VAE):
+class ConditionalVAE(ClassesMixin, VAE):
     r"""Model rows given a class, a number or several conditions.
 
     Prior and decoder are told the condition :math:`y` of a row, the encoder is not:
@@ -50,6 +37,10 @@ class ConditionalVAE(VAE):
     a label take part through :math:`\log \sum_y p(y) \, p(z \mid y) \,
     p(x \mid z, y)` [2]_, with shares :math:`p(y)` that follow the labels of similar
     rows.
+
+    What ``transform`` gives holds what the condition does not say of a row, and is poor
+    as features for telling its class: take codes of :class:`VAE`, or `predict_proba`.
+    Codes of tables keep more of the class.
 
     Conditions may be numbers, so to scikit-learn the model is no classifier: give
     `cross_val_score` and `GridSearchCV` a ``StratifiedKFold`` as `cv`, and
@@ -91,7 +82,8 @@ class ConditionalVAE(VAE):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,) or None
-        Classes seen in ``fit``; None for other conditions.
+        Classes seen in ``fit``, or named in the first ``partial_fit``; None for other
+        conditions.
     class_prior_ : ndarray of shape (n_classes,) or None
         Share of each class among the labelled rows.
     %(n_components_)s
@@ -151,33 +143,108 @@ class ConditionalVAE(VAE):
         tags.classifier_tags = ClassifierTags()
         return tags
 
-    fit = with_parameter(VAE.fit, "y", _CONDITIONS)
-    partial_fit = with_parameter(VAE.partial_fit, "y", _CONDITIONS)
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Fit the model to rows and their conditions.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, DataFrame} of shape (n_samples, n_features)
+            Training rows.
+        y : array-like or DataFrame of shape (n_samples,) or (n_samples, n_conditions)
+            Conditions of the rows, which must be given: classes, numbers, or several
+            columns. Rows whose class is marked -1, NaN or None have no label.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If the data are not finite, the loss is not finite twice, or a warm start
+            finds parameters of another network than that of the last fit.
+        """
+        return super().fit(X, y)
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any = None, classes: Any = None) -> Self:
+        """Train on rows for one epoch, from where training stands.
+
+        The first call decides scaling, start, network and classes; the step size stays
+        constant and no rows are held out. Shares of classes, and the conditions that
+        `sample` draws, are those of all labelled rows so far. Diagnostics
+        (`kl_per_component_` and `n_active_components_`) are of the last rows.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, DataFrame} of shape (n_samples, n_features)
+            Training rows.
+        y : array-like or DataFrame of shape (n_samples,) or (n_samples, n_conditions)
+            Conditions of the rows, which must be given: classes, numbers, or several
+            columns. Rows whose class is marked -1, NaN or None have no label.
+        classes : array-like of shape (n_classes,), default=None
+            Classes across all calls to partial_fit, of a single condition; `y` doesn't
+            need to contain all labels in `classes`. It can be omitted in the subsequent
+            calls. None in the first call is the labels in `y`.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If the data or the loss are not finite, or a label is not among the classes;
+            the estimator stays as it was.
+        """
+        go_on = hasattr(self, "net_")
+        with self._all_or_nothing():
+            Fitting(self, X, y, go_on=go_on, partial=True, classes=classes).run()
+        return self
 
     # -- conditions --------------------------------------------------------------------
     @property
     def _n_conditions(self) -> int:  # type: ignore[override]
         return self._conditions.width
 
-    def _condition_arrays(self, y: Any, rows: Any, *, reset: bool) -> dict[str, Any]:
+    def _condition_arrays(
+        self, y: Any, rows: Any, *, go_on: bool, partial: bool, classes: Any
+    ) -> dict[str, Any]:
         """Learn and write the conditions of the training rows."""
         if y is None:
             raise ValueError(
                 f"{type(self).__name__} requires y to be passed, but the target y is "
                 "None."
             )
-        if reset:
-            self._conditions = Conditions.fit(y, seed=0)
-            self.classes_ = self._conditions.classes
-            self.class_prior_ = self._conditions.class_prior
-        condition = self._conditions.encode(y)
+        if go_on:
+            self._check_same_classes(classes)
+            conditions = self._conditions
+        else:
+            conditions = Conditions.fit(y, classes)
+        condition = conditions.encode(y)
         check_consistent_length(rows["x"], condition)
-        if reset:
-            self._mean_condition = np.nanmean(condition, axis=0)
+        conditions = conditions.following(y, condition, more=go_on and partial)
+        self._conditions: Conditions = conditions
+        self.classes_ = conditions.classes
+        self.class_prior_ = conditions.class_prior
         if not np.isnan(condition).any():
             return {"condition": condition}
-        shares = spread_labels(self._columns, rows["x"], condition)
+        assert self.class_prior_ is not None
+        shares = spread_labels(self._columns, rows["x"], condition, self.class_prior_)
         return {"condition": condition, "label_prior": shares}
+
+    def _check_same_classes(self, classes: Any) -> None:
+        known = self.classes_
+        if classes is None:
+            return
+        if known is not None and np.array_equal(known, np.unique(classes)):
+            return
+        raise ValueError(
+            f"`classes={classes!r}` is not the same as on last call to partial_fit, "
+            f"was: {known!r}"
+        )
 
     def _likely_condition(self, X: Any) -> np.ndarray:
         """Write the most probable class of each row, or the average condition."""
@@ -293,9 +360,95 @@ class ConditionalVAE(VAE):
         """
         check_is_fitted(self)
         rows = self._validate(X, reset=False)
-        told = self._asked_or_likely(y, rows)
-        values = self._decode_points(np.concatenate([self._encode(rows), told], 1))
-        return self._in_container(values, X, rows)
+        points = self._beside(self._encode(rows), self._asked_or_likely(y, rows))
+        return self._in_container(self._decode_points(points), X, rows)
+
+    def interpolate(
+        self, X_from: Any, X_to: Any, n_steps: int = 10, y: Any = None
+    ) -> Any:
+        """Walk from rows to others along straight lines between their codes.
+
+        Parameters
+        ----------
+        X_from, X_to : {array-like, DataFrame} of shape (n_samples, n_features)
+            Rows to start from and to end at, pairwise.
+        n_steps : int, default=10
+            Steps of each walk, both ends included; at least 2.
+        y : scalar, dict, array-like or DataFrame, default=None
+            Condition to decode with, of all walks or of each, as in `sample`. None
+            goes from the most probable class of the first row to that of the other, so
+            that a walk begins and ends at what `reconstruct` gives, or takes the
+            average of other conditions.
+
+        Returns
+        -------
+        X : ndarray or DataFrame of shape (n_samples * n_steps, n_features)
+            Decoded rows, one walk after the other.
+        """
+        return self._walk(X_from, X_to, n_steps, y)
+
+    def traverse(
+        self, component: int, values: Any, X: Any = None, y: Any = None
+    ) -> Any:
+        """Decode codes in which one component takes given values.
+
+        Parameters
+        ----------
+        component : int
+            Index of the component.
+        values : array-like of shape (n_values,)
+            Values it takes, in the units of the code.
+        X : {array-like, DataFrame} of shape (n_samples, n_features), default=None
+            Rows whose codes give the other components; None is a code of zeros.
+        y : scalar, dict, array-like or DataFrame, default=None
+            Condition to decode with, of all rows or of each, as in `sample`. None is
+            the most probable class of each row; without rows, and of other conditions,
+            it is the average one of the training rows.
+
+        Returns
+        -------
+        X_decoded : ndarray or DataFrame of shape (n_samples * n_values, n_features)
+            Decoded rows, for each row all values in turn.
+        """
+        return self._traversal(component, values, X, y)
+
+    def impute(
+        self,
+        X: Any,
+        n_samples: int | None = None,
+        random_state: Any = None,
+        y: Any = None,
+    ) -> Any:
+        """Fill the missing cells of rows; observed cells come back untouched.
+
+        The model averages over codes that are drawn near those that the observed cells
+        tell of, weighted by importance. Nothing is known of a column without any
+        observed cell in `fit`: in a table its cells stay missing, with a warning, among
+        numbers they are filled arbitrarily.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_samples, n_features)
+            Rows; NaN and None are missing.
+        n_samples : int, default=None
+            Number of completed copies to draw (multiple imputation). None fills in
+            expected values: means of numbers, most probable levels of categories.
+        random_state : int, RandomState instance or None, default=None
+            Seeds the draws; an int gives the same copies at every call.
+        y : scalar, dict, array-like or DataFrame, default=None
+            Condition of all rows, or of each, as in `sample`. None averages over
+            conditions as in training too, weighted by what the observed cells tell.
+
+        Returns
+        -------
+        X_filled : {ndarray, DataFrame} of shape (n_samples, n_features), or list
+            Completed rows in the container of `X`; a list of copies where
+            `n_samples` is given.
+        """
+        check_is_fitted(self)
+        if n_samples is not None:
+            check_count("n_samples", n_samples)
+        return imputed(self, X, n_samples, random_state, y)
 
     def cell_losses(self, X: Any, y: Any = None) -> np.ndarray:
         """Compute how unexpected each cell is given the code of its row.
@@ -327,7 +480,7 @@ class ConditionalVAE(VAE):
     def _told(self, y: Any, n: int) -> np.ndarray:
         """Write the conditions asked for, or the average one of the training rows."""
         if y is None:
-            return np.repeat(self._mean_condition[None], n, axis=0)
+            return np.repeat(self._conditions.mean[None], n, axis=0)
         return self._condition_of(y, n)
 
     # -- scores and classes ------------------------------------------------------------
@@ -376,67 +529,3 @@ class ConditionalVAE(VAE):
             Nats per row.
         """
         return float(np.mean(self.score_samples(X, y)))
-
-    def _class_bounds(self, X: Any, n_importance_samples: int) -> np.ndarray:
-        """Return bounds of log p(x, y) for each row and class."""
-        assert self.class_prior_ is not None
-        with np.errstate(divide="ignore"):
-            log_prior = np.log(self.class_prior_)
-        n, classes = X.shape[0], len(log_prior)
-        bounds = np.empty((n, classes))
-        for c, one_hot in enumerate(np.eye(classes)):
-            condition = np.repeat(one_hot[None], n, axis=0)
-            bounds[:, c] = self._bounds(X, n_importance_samples, condition=condition)
-        return bounds + log_prior
-
-    @available_if(_has_classes)
-    def predict_proba(self, X: Any) -> np.ndarray:
-        r"""Compute the probability of each class by Bayes' rule.
-
-        .. math:: p(y \mid x) \propto p(y) \, p(x \mid y)
-
-        with a bound in place of each :math:`\log p(x \mid y)`; no further network
-        takes part.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix, DataFrame} of shape (n_samples, n_features)
-            Rows in the units seen in `fit`.
-
-        Returns
-        -------
-        probabilities : ndarray of shape (n_samples, n_classes)
-            Columns in the order of `classes_`.
-        """
-        check_is_fitted(self)
-        return self._class_shares(self._validate(X, reset=False))
-
-    def _class_shares(self, X: Any) -> np.ndarray:
-        """Return the probabilities of the classes of validated rows."""
-        bounds = self._class_bounds(X, 32)
-        # Rows that are impossible under every class say nothing of it.
-        lost = ~np.isfinite(bounds.max(axis=1))
-        bounds[lost] = np.log(np.maximum(np.asarray(self.class_prior_), 1e-300))
-        bounds -= bounds.max(axis=1, keepdims=True)
-        weights = np.exp(bounds)
-        return weights / weights.sum(axis=1, keepdims=True)
-
-    @available_if(_has_classes)
-    def predict(self, X: Any) -> np.ndarray:
-        """Predict the most probable class of each row.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix, DataFrame} of shape (n_samples, n_features)
-            Rows in the units seen in `fit`.
-
-        Returns
-        -------
-        y : ndarray of shape (n_samples,)
-            Classes.
-        """
-        check_is_fitted(self)
-        return self._likely_classes(self._validate(X, reset=False))
-
-    def _likely_classes(self, X: Any) -> np.ndarray:
-        return np.asarray(self.classes_)[self._class_shares(X).argmax(axis=1)]

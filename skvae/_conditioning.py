@@ -6,7 +6,6 @@ p(z) p(x_given | z) / q(z), drawn by these weights, and the open cells given tho
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skvae._compat import warn
 from skvae._imputing import RULED_OUT, known_nats, missing_places
 from skvae._proposals import Proposals
 from skvae._table import codes_given, missing_cells
@@ -105,12 +105,11 @@ def _drawn_given_one(
     _warn_of_odd_cells(codec, known, log_weight)
     effective = float(1.0 / share.square().sum())
     if effective < min(n, 100):
-        warnings.warn(
+        warn(
             f"The given cells are rare in the model: {effective:.0f} of "
             f"{len(share)} proposals carry the weight, so the rows drawn resemble each "
             "other.",
             UserWarning,
-            stacklevel=4,
         )
     which = torch.multinomial(share, n, replacement=True, generator=generator)
     chosen, codes, fit = z[which], codes[which], fit[which]
@@ -132,12 +131,11 @@ def _warn_of_odd_cells(
     shares = [codec.columns[j].frequencies[int(c[0])] for j, c in known.items()]
     alone = float(np.log(np.maximum(shares, 1e-12)).sum())
     if together < alone - np.log(_AT_ODDS):
-        warnings.warn(
+        warn(
             "The given cells contradict each other in the model: they meet in "
             f"{np.exp(together):.1e} of its rows, in {np.exp(alone):.1e} if the "
             "columns were unrelated. The rows drawn hold them all the same.",
             UserWarning,
-            stacklevel=5,
         )
 
 

@@ -19,7 +19,13 @@ from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import column_or_1d
 
-from skvae._table import Container, cells_as_floats, has_missing, kind_of_cells
+from skvae._table import (
+    Container,
+    cells_as_floats,
+    has_missing,
+    kind_of_cells,
+    whole_within,
+)
 
 _MAX_KEPT = 10_000
 # Labels spread over this many neighbours, in this many principal components.
@@ -28,6 +34,8 @@ _KEPT_PRIOR = 0.05
 # Floats that are whole numbers, and integers in a table of conditions, count as
 # continuous from more values than this on.
 _MAX_LEVELS = 20
+# Labels that a message lists at most.
+_MAX_LISTED = 10
 # Parts that numbers are cut into where groups are wanted.
 _GROUPS = 16
 
@@ -89,8 +97,9 @@ class ConditionColumn:
         if np.any(unseen):
             raise ValueError(
                 f"{self.name} contains previously unseen labels: "
-                f"{np.unique(np.asarray(values)[unseen]).tolist()}. Known labels are "
-                f"{self.classes.tolist()}."
+                f"{_listed(np.unique(np.asarray(values)[unseen]))}. Known labels are "
+                f"{_listed(self.classes)}, those of the first fit; of a single "
+                "condition `classes` names more in the first call of partial_fit."
             )
         return np.eye(len(self.classes))[codes]
 
@@ -126,58 +135,115 @@ class Conditions:
     ----------
     columns : list of ConditionColumn
         One for each condition.
-    kept : list of ndarray
-        Values of training rows, which `draw` draws from.
-    class_prior : ndarray or None
-        Share of each class, for a single condition of classes.
     is_table : bool
         Whether conditions came as a table.
     container : Container
         What conditions came in.
+    kept : list of ndarray
+        Values of training rows with a label, which `draw` draws from.
+    total : ndarray of shape (width,) or float
+        Sum of these rows as they are written.
+    n_seen : int
+        Their number.
     """
 
     def __init__(
         self,
         columns: list[ConditionColumn],
-        kept: list[np.ndarray],
-        class_prior: np.ndarray | None,
         is_table: bool,
         container: Container,
+        kept: list[np.ndarray],
+        total: Any = 0.0,
+        n_seen: int = 0,
     ):
         self.columns = columns
-        self.kept = kept
-        self.class_prior = class_prior
         self.is_table = is_table
         self.container = container
+        self.kept = kept
+        self.total = total
+        self.n_seen = n_seen
 
     @classmethod
-    def fit(cls, y: Any, seed: int) -> Conditions:
-        """Learn the conditions of training rows."""
+    def fit(cls, y: Any, classes: Any = None) -> Conditions:
+        """Learn how to write the conditions of training rows.
+
+        Of these conditions none are kept so far; see `following`.
+        """
         arrays, names, is_table = _columns_of(y)
-        if not is_table:
+        if classes is not None:
+            if len(arrays) > 1:
+                raise ValueError(
+                    "classes are those of a single condition, but y has "
+                    f"{len(arrays)} columns. Use classes=None."
+                )
+            name = f"y[{names[0]!r}]" if names else "y"
+            columns = [ConditionColumn(name, np.unique(column_or_1d(classes)))]
+        elif not is_table:
             values, unlabelled = split_unlabelled(arrays[0])
             known = values[~unlabelled]
-            if not len(known):
-                raise ValueError("y has no labelled row: at least one is needed.")
+            _check_some(len(known))
             column = ConditionColumn.fit(known, "y", as_classes=not _are_numbers(known))
-            if column.classes is None and unlabelled.any():
-                raise ValueError("Input y contains NaN.")
-            columns, arrays = [column], [known]
+            columns = [column]
         else:
             assert names is not None
             columns = [
                 ConditionColumn.fit(a, f"y[{n!r}]", as_classes=_is_classes(a))
                 for a, n in zip(arrays, names, strict=True)
             ]
-        prior = None
-        if len(columns) == 1 and columns[0].classes is not None:
-            prior = columns[0].encode(arrays[0]).mean(axis=0)
-        n = len(arrays[0])
-        rows: Any = slice(None)
-        if n > _MAX_KEPT:
-            rows = np.random.RandomState(seed).choice(n, _MAX_KEPT, replace=False)
-        kept = [a[rows] for a in arrays]
-        return cls(columns, kept, prior, is_table, Container.of(y))
+        return cls(columns, is_table, Container.of(y), [])
+
+    def following(self, y: Any, encoded: np.ndarray, *, more: bool) -> Conditions:
+        """Return these conditions with the shares of other rows.
+
+        Parameters
+        ----------
+        y : array-like or DataFrame
+            Conditions of training rows.
+        encoded : ndarray of shape (n_rows, width)
+            What `encode` makes of them.
+        more : bool
+            Whether they come after those seen so far, and do not replace them.
+        """
+        labelled = ~np.isnan(encoded).any(axis=1)
+        n_new, total = int(labelled.sum()), encoded[labelled].sum(axis=0)
+        if more and not n_new:
+            return self
+        _check_some(n_new)
+        added = self._values(y, labelled)
+        n_before = self.n_seen if more else 0
+        # How many of a draw from all rows seen are among the new ones.
+        rng = np.random.RandomState((0, n_before % 2**32) if n_before else 0)
+        most = min(_MAX_KEPT, n_before + n_new)
+        n_added = rng.hypergeometric(n_new, n_before, most) if n_before else most
+        new: Any = slice(None)
+        if n_added < n_new:
+            new = rng.choice(n_new, n_added, replace=False)
+        kept = [values[new] for values in added]
+        if n_before:
+            left = rng.choice(len(self.kept[0]), most - n_added, replace=False)
+            kept = [_joined(a[left], b) for a, b in zip(self.kept, kept, strict=True)]
+            total = self.total + total
+        n_seen = n_before + n_new
+        return Conditions(
+            self.columns, self.is_table, self.container, kept, total, n_seen
+        )
+
+    def _values(self, y: Any, labelled: np.ndarray) -> list[np.ndarray]:
+        """Return the conditions of labelled rows, a column each."""
+        arrays = self._matched(y)
+        if not self.is_table:
+            arrays = [split_unlabelled(arrays[0], self.classes)[0]]
+        return [values[labelled] for values in arrays]
+
+    @property
+    def mean(self) -> np.ndarray:
+        """The average condition of training rows, as it is written."""
+        return np.asarray(self.total / self.n_seen)
+
+    @property
+    def class_prior(self) -> np.ndarray | None:
+        """Share of each class, for a single condition of classes."""
+        return None if self.classes is None else self.mean
 
     @property
     def width(self) -> int:
@@ -197,7 +263,10 @@ class Conditions:
             return np.concatenate(parts, axis=1)
         column = self.columns[0]
         if column.classes is None:
-            return column.encode(arrays[0])
+            out = column.encode(arrays[0])
+            if np.isnan(out).any():
+                raise ValueError("Input y contains NaN.")
+            return out
         values, unlabelled = split_unlabelled(arrays[0], column.classes)
         out = np.full((len(values), self.width), np.nan)
         out[~unlabelled] = column.encode(values[~unlabelled])
@@ -209,7 +278,9 @@ class Conditions:
             return self._repeated(y, n)
         container = Container.of(y)
         if not container.is_frame:
-            return y if np.ndim(y) else np.asarray([y] * n)
+            if np.ndim(y):
+                return np.asarray(y) if isinstance(y, list | tuple) else y
+            return np.asarray([y] * n)
         if len(y) != 1:
             return y
         return container.frame([np.repeat(np.asarray(y[c]), n) for c in y.columns])
@@ -321,7 +392,9 @@ class Conditions:
         return cls(**{**state, "columns": columns, "container": container})
 
 
-def spread_labels(columns: Any, X: Any, condition: np.ndarray) -> np.ndarray:
+def spread_labels(
+    columns: Any, X: Any, condition: np.ndarray, prior: np.ndarray
+) -> np.ndarray:
     """Return shares of the classes for every row, from the labels of similar rows.
 
     Labels spread over the nearest neighbours of numeric rows; a part of every share
@@ -335,6 +408,8 @@ def spread_labels(columns: Any, X: Any, condition: np.ndarray) -> np.ndarray:
         Stored rows.
     condition : ndarray of shape (n_samples, n_classes)
         One-hot classes, NaN for rows without a label.
+    prior : ndarray of shape (n_classes,)
+        Shares of the classes among labelled rows.
 
     Returns
     -------
@@ -342,9 +417,9 @@ def spread_labels(columns: Any, X: Any, condition: np.ndarray) -> np.ndarray:
         They sum to one.
     """
     unlabelled = np.isnan(condition).any(axis=1)
-    prior = np.broadcast_to(np.nanmean(condition, axis=0), condition.shape)
-    many = len(condition) > _MAX_SPREAD
-    if columns.kind != "numeric" or columns.has_missing or many or issparse(X):
+    prior = np.broadcast_to(prior, condition.shape)
+    cannot = len(condition) > _MAX_SPREAD or unlabelled.all() or issparse(X)
+    if columns.kind != "numeric" or columns.has_missing or cannot:
         return np.where(unlabelled[:, None], prior, condition)
     rows = (X - columns.center) / columns.scale
     if rows.shape[1] > _SPREAD_COMPONENTS:
@@ -361,6 +436,30 @@ def spread_labels(columns: Any, X: Any, condition: np.ndarray) -> np.ndarray:
     reached = found.sum(axis=1, keepdims=True) > 0
     mixed = np.where(reached, (1 - _KEPT_PRIOR) * found + _KEPT_PRIOR * prior, prior)
     return np.where(unlabelled[:, None], mixed, condition)
+
+
+def _check_some(n_labelled: int) -> None:
+    if not n_labelled:
+        raise ValueError("y has no labelled row: at least one is needed.")
+
+
+def _listed(labels: np.ndarray) -> str:
+    """Return labels for a message, of many the first."""
+    more = f", ... ({len(labels)})]" if len(labels) > _MAX_LISTED else "]"
+    return str(labels[:_MAX_LISTED].tolist())[:-1] + more
+
+
+def _joined(kept: np.ndarray, more: np.ndarray) -> np.ndarray:
+    """Return values and further ones, in the type of the first or one of both."""
+    kinds = {kept.dtype.kind, more.dtype.kind}
+    if kinds <= set("iuf") and kept.dtype.kind != "f":
+        more = whole_within(more, kept.dtype)
+    if len(kinds) == 1 or kinds <= set("biuf"):
+        return np.concatenate([kept, more])
+    # NumPy would make numbers of dates.
+    out = np.empty(len(kept) + len(more), dtype=object)
+    out[:] = [*kept, *more]
+    return out
 
 
 def _is_missing(value: Any) -> bool:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from typing import Any
 
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
+from skvae._compat import warn
 from skvae._rows import RowBatches
 
 # Optimiser steps between two validations: a held-out pass then costs a few percent.
@@ -154,15 +154,15 @@ class Course:
         self.rolled_back += 1
         net.lr_factor_ *= 0.1
         net.initialize_optimizer()
-        warnings.warn(
+        warn(
             f"The loss was not finite in epoch {epoch} ({culprit}). Training went "
             "back to the best weights so far with a ten times smaller step. Lower "
             "learning_rate_init to avoid this.",
             ConvergenceWarning,
-            stacklevel=7,
         )
-        net.history.record("valid_loss", self.last_valid)
-        net.history.record("valid_loss_best", False)
+        if self.valid is not None:
+            net.history.record("valid_loss", self.last_valid)
+            net.history.record("valid_loss_best", False)
 
     def drop_unfinished(self) -> None:
         """Forget the row of history of an epoch that did not finish."""

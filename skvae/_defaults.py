@@ -118,11 +118,12 @@ def prior_family(est: Any, recipe: Any) -> str:
     """Learn the prior from a classical start, not beside textbook regularisers."""
     if recipe.prior != "auto":
         return str(recipe.prior)
-    kl = next(t for t in recipe.terms if isinstance(t, KLDivergence))
-    if est.init != "auto" or kl.free_bits > 0:
+    kl = [t for t in recipe.terms if isinstance(t, KLDivergence)]
+    if est.init != "auto" or any(t.free_bits > 0 for t in kl):
         return "normal"
-    plain = kl.weight in ("auto", 1) and est.max_iter != 0
-    follows = plain and not has_own_network(est)
+    # Without a divergence nothing teaches the prior.
+    plain = bool(kl) and all(t.weight in ("auto", 1) for t in kl)
+    follows = plain and est.max_iter != 0 and not has_own_network(est)
     return "mixture" if follows or est.likelihood_ == "table" else "normal"
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import inspect
 import re
 from dataclasses import dataclass
-from functools import update_wrapper
-from types import FunctionType
 from typing import Any, TypeVar, dataclass_transform
 
 T = TypeVar("T", bound=type)
@@ -333,29 +331,6 @@ def estimator(cls: T) -> T:
     made = make(cls)
     made.__doc__ = _filled(cls.__doc__ or "")
     return made
-
-
-def with_parameter(method: Any, name: str, text: str) -> Any:
-    """Copy a method with another text for one of its parameters.
-
-    A method that only calls the one it overrides would be a frame more, and warnings
-    would point to it in place of the user's line.
-    """
-    copy = FunctionType(
-        method.__code__,
-        method.__globals__,
-        method.__name__,
-        method.__defaults__,
-        method.__closure__,
-    )
-    update_wrapper(copy, method)
-    lines = inspect.cleandoc(method.__doc__).splitlines()
-    first = next(i for i, line in enumerate(lines) if line.startswith(f"{name} : "))
-    last = first + 1
-    while lines[last].startswith(" "):
-        last += 1
-    copy.__doc__ = "\n".join(lines[:first] + text.strip().splitlines() + lines[last:])
-    return copy
 
 
 def _filled(doc: str) -> str:

@@ -98,16 +98,26 @@ class Fitting:
         Whether to go on from fitted weights.
     partial : bool, default=False
         Whether to train for one epoch at a constant step size.
+    classes : array-like or None, default=None
+        All classes of a conditional model, where the user names them.
     """
 
     def __init__(
-        self, estimator: Any, X: Any, y: Any, *, go_on: bool, partial: bool = False
+        self,
+        estimator: Any,
+        X: Any,
+        y: Any,
+        *,
+        go_on: bool,
+        partial: bool = False,
+        classes: Any = None,
     ):
         self.estimator = estimator
         self.user_X = X
         self.y = y
         self.go_on = go_on
         self.partial = partial
+        self.classes = classes
 
     def run(self) -> None:
         """Fit the estimator."""
@@ -135,7 +145,13 @@ class Fitting:
         est._refuse_beyond_support(X)
         self.dtype = self._dtype(X)
         arrays = columns.to_rows(X, _NAME[self.dtype])
-        extra = est._condition_arrays(self.y, arrays, reset=not self.go_on)
+        extra = est._condition_arrays(
+            self.y,
+            arrays,
+            go_on=self.go_on,
+            partial=self.partial,
+            classes=self.classes,
+        )
         arrays |= {name: a.astype(_NAME[self.dtype]) for name, a in extra.items()}
         with limited_threads(self._multiply_adds()), self._own_randomness():
             dataset = RowDataset(columns, arrays, self.dtype, self.device)

@@ -7,7 +7,7 @@ reconstruct instead.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from skvae._compat import warn
 from skvae._proposals import Proposals
 from skvae._random import draw_torch_generator, stratified, torch_generator
 from skvae._refilling import reconstructed, refilled
@@ -27,7 +28,9 @@ _DRAWS_TABLE = 100
 RULED_OUT = -1e4
 
 
-def imputed(estimator: Any, X: Any, n_samples: int | None, random_state: Any) -> Any:
+def imputed(
+    estimator: Any, X: Any, n_samples: int | None, random_state: Any, y: Any = None
+) -> Any:
     """Fill the missing cells of rows; see `VAE.impute`.
 
     Parameters
@@ -40,6 +43,8 @@ def imputed(estimator: Any, X: Any, n_samples: int | None, random_state: Any) ->
         Completed copies to draw; None fills in expected values.
     random_state : int, RandomState instance or None
         Seeds the draws.
+    y : object, default=None
+        Conditions asked for; None averages over those of the training rows.
 
     Returns
     -------
@@ -53,29 +58,58 @@ def imputed(estimator: Any, X: Any, n_samples: int | None, random_state: Any) ->
         )
     rows = estimator._validate(X, reset=False)
     table = estimator._columns.kind == "table"
-    source = X if table else rows
+    # The codec knows the cells of a frame or an array, of other rows their numbers.
+    kept = Container.of(X).is_frame or isinstance(X, np.ndarray)
+    source = X if table and kept else rows
     if table:  # What `transform` refuses is refused in complete rows too.
         estimator._columns.codec.encode(source)
     cells = missing_cells(source)
+    if table:
+        _warn_of_unknown(estimator._columns.codec, cells)
+    asked = None if y is None else estimator._told(y, rows.shape[0])
     device = next(estimator._module.parameters()).device
     # Single imputation is deterministic: its draws are fixed with the model.
     seed = estimator.evaluation_seed_ if n_samples is None else random_state
     generator = draw_torch_generator(seed, device)
-    incomplete = np.flatnonzero(cells.any(axis=1))
-    if len(incomplete):
-        fill = _filler(estimator, _take_rows(source, incomplete))
+    fills = [
+        (index, _filler(estimator, _take_rows(source, index), told))
+        for index, told in _alike(cells, asked)
+    ]
     copies = []
     for _ in range(n_samples or 1):
-        filled = source
-        if len(incomplete):
+        filled = source.clone() if hasattr(source, "clone") else source.copy()
+        for index, fill in fills:
+            if n_samples is None:  # What rows are filled with is their own.
+                generator = draw_torch_generator(seed, device)
             guess = fill(generator, draw=n_samples is not None)
-            filled = _scattered(source, guess, incomplete, cells)
-        if not table:
-            filled = Container.of(X).restore(np.asarray(filled))
-            if hasattr(X, "iloc"):
-                filled.index = X.index
-        copies.append(filled)
+            filled = _scattered(filled, guess, index, cells)
+        copies.append(estimator._in_container(filled, X, rows))
     return copies[0] if n_samples is None else copies
+
+
+def _alike(
+    cells: np.ndarray, asked: np.ndarray | None
+) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Yield the incomplete rows that have the same condition, and this condition."""
+    incomplete = np.flatnonzero(cells.any(axis=1))
+    if asked is None or not len(incomplete):
+        if len(incomplete):
+            yield incomplete, None
+        return
+    conditions, which = np.unique(asked[incomplete], axis=0, return_inverse=True)
+    for i, told in enumerate(conditions):
+        yield incomplete[which.ravel() == i], told
+
+
+def _warn_of_unknown(codec: Any, cells: np.ndarray) -> None:
+    """Warn of columns of a table that nothing but "missing" is known of."""
+    unknown = (codec.sizes == 1) & (np.asarray(codec.missing_code) >= 0)
+    left = [codec.names[j] for j in np.flatnonzero(unknown & cells.any(axis=0))]
+    if left:
+        warn(
+            f"Features without any observed values in fit: {left}. Their missing cells "
+            "stay missing."
+        )
 
 
 def _take_rows(X: Any, index: np.ndarray) -> Any:
@@ -88,10 +122,14 @@ def _scattered(X: Any, guess: Any, index: np.ndarray, cells: np.ndarray) -> Any:
     """Return X with the missing cells of the rows `index` taken from `guess`."""
     place = np.zeros(len(cells), dtype=np.int64)
     place[index] = np.arange(len(index))
-    return fill_cells(X, _take_rows(guess, place), cells)
+    own = np.zeros_like(cells)
+    own[index] = cells[index]
+    return fill_cells(X, _take_rows(guess, place), own)
 
 
-def _filler(estimator: Any, X: Any) -> Callable[..., Any]:
+def _filler(
+    estimator: Any, X: Any, told: np.ndarray | None = None
+) -> Callable[..., Any]:
     """Return what makes rows complete; only their missing cells matter."""
     columns = estimator._columns
     table = columns.kind == "table"
@@ -99,23 +137,29 @@ def _filler(estimator: Any, X: Any) -> Callable[..., Any]:
         return partial(_decoded if table else reconstructed, estimator, X)
     if table:
         rows, known = _table_rows(estimator, X)
-        return partial(_weighed_rows, estimator, estimator._dataset(X, rows), known)
+        dataset = estimator._dataset(X, rows)
+        return partial(_weighed_rows, estimator, dataset, known, told)
     # An encoder that knows no gaps sees a guess for a cell.
-    dataset = estimator._dataset(X if columns.has_missing else refilled(estimator, X))
-    return partial(_weighed_numbers, estimator, dataset, ~np.isnan(X))
+    seen = X if columns.has_missing else refilled(estimator, X, told)
+    return partial(
+        _weighed_numbers, estimator, estimator._dataset(seen), ~np.isnan(X), told
+    )
 
 
 def _weighed_numbers(
     estimator: Any,
     dataset: Any,
     seen: np.ndarray,
+    told: np.ndarray | None,
     generator: torch.Generator,
     *,
     draw: bool,
 ) -> np.ndarray:
     """Fill cells of numbers by weighted draws of the code."""
     module, parts = estimator._module, []
-    propose = partial(_proposed, estimator, _DRAWS, generator=generator, draw=draw)
+    propose = partial(
+        _proposed, estimator, _DRAWS, told, generator=generator, draw=draw
+    )
     with estimator._inference():
         for place, batch in estimator._chunks(dataset, repeats=_DRAWS):
             mask = estimator._to_device(seen[place])
@@ -131,6 +175,7 @@ def _weighed_rows(
     estimator: Any,
     dataset: Any,
     known: Known,
+    told: np.ndarray | None,
     generator: torch.Generator,
     *,
     draw: bool,
@@ -139,7 +184,7 @@ def _weighed_rows(
     columns, module, parts = estimator._columns, estimator._module, []
     even = stratified(_DRAWS_TABLE, len(columns.codec.sizes), generator).unsqueeze(1)
     propose = partial(
-        _proposed, estimator, _DRAWS_TABLE, generator=generator, draw=draw
+        _proposed, estimator, _DRAWS_TABLE, told, generator=generator, draw=draw
     )
     with estimator._inference():
         for place, batch in estimator._chunks(dataset, repeats=_DRAWS_TABLE):
@@ -154,6 +199,7 @@ def _weighed_rows(
 def _proposed(
     estimator: Any,
     n: int,
+    asked: np.ndarray | None,
     batch: dict[str, Tensor],
     fit: Callable[[Tensor], Tensor],
     *,
@@ -167,7 +213,10 @@ def _proposed(
     module = estimator._module
     if not draw:
         generator = torch_generator(estimator.evaluation_seed_, generator.device)
-    told = estimator._drawn_conditions(n, generator)
+    if asked is None:
+        told = estimator._drawn_conditions(n, generator)
+    else:
+        told = estimator._to_device(asked).expand(n, -1)
     mean, log_var = module.posterior(module.encoder_input(**batch))
     proposals = Proposals(
         module.prior_distribution(told),

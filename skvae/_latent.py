@@ -29,9 +29,14 @@ class LatentMixin:
         X : ndarray or DataFrame of shape (n_samples * n_steps, n_features)
             Decoded rows, one walk after the other.
         """
+        return self._walk(X_from, X_to, n_steps)
+
+    def _walk(self: Any, X_from: Any, X_to: Any, n_steps: int, y: Any = None) -> Any:
+        """Decode straight lines between codes, and between conditions."""
+        check_is_fitted(self)
         if not isinstance(n_steps, Integral) or n_steps < 2:
             raise ValueError(f"n_steps must be an integer >= 2. Got {n_steps!r}.")
-        start, end = self._encode_rows(X_from), self._encode_rows(X_to)
+        start, end = self._points(X_from, y), self._points(X_to, y)
         if len(start) != len(end):
             raise ValueError(
                 "Found input variables with inconsistent numbers of samples: "
@@ -39,7 +44,7 @@ class LatentMixin:
             )
         share = np.linspace(0.0, 1.0, n_steps, dtype=start.dtype)[:, None]
         walks = start[:, None] + share * (end - start)[:, None]
-        return self.inverse_transform(walks.reshape(-1, start.shape[1]))
+        return self._restored(self._decode_points(walks.reshape(-1, start.shape[1])))
 
     def traverse(self: Any, component: int, values: Any, X: Any = None) -> Any:
         """Decode codes in which one component takes given values.
@@ -58,17 +63,35 @@ class LatentMixin:
         X_decoded : ndarray or DataFrame of shape (n_samples * n_values, n_features)
             Decoded rows, for each row all values in turn.
         """
+        return self._traversal(component, values, X)
+
+    def _traversal(
+        self: Any, component: int, values: Any, X: Any, y: Any = None
+    ) -> Any:
+        """Decode codes in which one component takes given values, under conditions."""
         check_is_fitted(self)
         k = self.n_components_
         if not isinstance(component, Integral) or not -k <= component < k:
             raise ValueError(
                 f"component must be an integer in [0, {k - 1}]. Got {component!r}."
             )
-        codes = np.zeros((1, k), self._dtype) if X is None else self._encode_rows(X)
-        values = np.asarray(values, dtype=codes.dtype).ravel()
-        walks = np.repeat(codes[:, None], len(values), axis=1)
-        walks[:, :, component] = values
-        return self.inverse_transform(walks.reshape(-1, k))
+        if X is None:
+            points = self._beside(np.zeros((1, k), self._dtype), self._told(y, 1))
+        else:
+            points = self._points(X, y)
+        values = np.asarray(values, dtype=points.dtype).ravel()
+        walks = np.repeat(points[:, None], len(values), axis=1)
+        walks[:, :, component % k] = values
+        return self._restored(self._decode_points(walks.reshape(-1, points.shape[1])))
+
+    def _points(self: Any, X: Any, y: Any = None) -> np.ndarray:
+        """Return what rows are decoded from: codes, and beside them conditions."""
+        rows = self._validate(X, reset=False)
+        return self._beside(self._encode(rows), self._asked_or_likely(y, rows))
+
+    @staticmethod
+    def _beside(codes: np.ndarray, told: np.ndarray | None) -> np.ndarray:
+        return codes if told is None else np.concatenate([codes, told], axis=1)
 
     def cell_losses(self: Any, X: Any) -> np.ndarray:
         """Compute how unexpected each cell is given the code of its row.
@@ -87,7 +110,7 @@ class LatentMixin:
         """
         check_is_fitted(self)
         rows = self._validate(X, reset=False)
-        return self._cell_losses(rows, self._likely_condition(rows))
+        return self._cell_losses(rows, self._asked_or_likely(None, rows))
 
     def _cell_losses(self: Any, X: Any, told: np.ndarray | None) -> np.ndarray:
         """Return what each cell of validated rows costs under their conditions."""
@@ -137,6 +160,14 @@ class LatentMixin:
 
     def _likely_condition(self: Any, X: Any) -> Any:
         """Return what a decoder is told of validated rows, None for no conditions."""
+        return None
+
+    def _asked_or_likely(self: Any, y: Any, X: Any) -> Any:
+        """Return the conditions asked for, or likely ones of validated rows."""
+        return self._likely_condition(X)
+
+    def _told(self: Any, y: Any, n: int) -> Any:
+        """Return the conditions asked for, or the average one, None for none."""
         return None
 
     def _drawn_conditions(self: Any, n: int, generator: Any) -> Any:

@@ -50,6 +50,12 @@ class FlatAdamW(torch.optim.AdamW):
                     state["step"] = torch.zeros((), device=p.device)
                     state["exp_avg"] = torch.zeros_like(p)
                     state["exp_avg_sq"] = torch.zeros_like(p)
+                elif not p.shape == state["exp_avg"].shape == state["exp_avg_sq"].shape:
+                    # The kernel does not look, and would write beyond them.
+                    raise ValueError(
+                        f"The moments of a parameter of shape {tuple(p.shape)} have "
+                        f"shape {tuple(state['exp_avg'].shape)}."
+                    )
                 state["step"] += 1
                 torch._fused_adamw_(
                     [p],

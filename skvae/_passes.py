@@ -31,7 +31,7 @@ def check_count(name: str, value: Any) -> None:
     ValueError
         If it is not a positive integer.
     """
-    if not isinstance(value, Integral) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise ValueError(f"{name} must be an integer >= 1. Got {value!r}.")
 
 

@@ -23,7 +23,9 @@ _NEAR, _GAIN = 1.02, 0.005
 _PRIOR_CELLS, _TINY = 8, 1e-12
 
 
-def refilled(estimator: Any, X: np.ndarray) -> np.ndarray:
+def refilled(
+    estimator: Any, X: np.ndarray, asked: np.ndarray | None = None
+) -> np.ndarray:
     """Fill cells by repeated reconstruction, from the column means [1]_.
 
     References
@@ -34,6 +36,8 @@ def refilled(estimator: Any, X: np.ndarray) -> np.ndarray:
     columns, cells = estimator._columns, np.isnan(X)
     filled = np.where(cells, columns.center, X)
     told = estimator._likely_condition(filled)
+    if asked is not None:
+        told = np.repeat(asked[None], len(X), axis=0)
     for _ in range(_ROUNDS):
         codes = estimator._encode(filled)
         if told is not None:

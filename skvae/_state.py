@@ -6,13 +6,13 @@ small and does not depend on the torch or skorch version, nor on the device.
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 import torch
 
 from skvae._build import Architecture, build_module, resolved_terms
+from skvae._compat import warn
 from skvae._conditions import Conditions
 from skvae._devices import is_available
 from skvae._inference import FoldedEncoder
@@ -53,11 +53,10 @@ def load_state(estimator: Any, state: dict[str, Any]) -> dict[str, Any]:
     state = dict(state)
     version = state.pop(_VERSION, None)
     if version is not None and version != __version__:
-        warnings.warn(
+        warn(
             f"This {type(estimator).__name__} was stored by skvae {version} and is "
             f"loaded by {__version__}: results may differ.",
             UserWarning,
-            stacklevel=3,
         )
     stored = state.pop("_net", None)
     if stored is None:
@@ -113,10 +112,9 @@ def _without_accelerator(net_params: dict[str, Any] | None) -> dict[str, Any] | 
 def _available(device: str) -> str:
     if is_available(torch.device(device).type):
         return device
-    warnings.warn(
+    warn(
         f"The model was trained on device={device!r}, which is not available here: "
         "it is loaded on the CPU.",
         UserWarning,
-        stacklevel=6,
     )
     return "cpu"

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -26,6 +25,7 @@ from skorch.dataset import unpack_data
 from skorch.history import History
 from torch import Tensor
 
+from skvae._compat import warn
 from skvae._course import Course
 from skvae._networks import FlatParameters
 from skvae._optimizer import FlatAdamW
@@ -232,7 +232,7 @@ class AutoencoderNet(NeuralNet):
             if course.epochs == 0:
                 raise
             course.drop_unfinished()
-            warnings.warn("Training interrupted by user.", stacklevel=5)
+            warn("Training interrupted by user.")
         finally:
             self.module_.eval()
             self.flat_.unbind()
@@ -257,7 +257,7 @@ class AutoencoderNet(NeuralNet):
             },
         }
         if self.plan.schedule == "constant":
-            state["optimizer"] = _plain_optimizer(self.optimizer_)
+            state["optimizer"] = _plain_optimizer(self)
         if getattr(self.module_, "frozen_noise", None) is not None:
             state["frozen_noise"] = _array(self.module_.frozen_noise)
         return state
@@ -275,7 +275,7 @@ class AutoencoderNet(NeuralNet):
                 self.module_.noise = torch.Generator(device=kind)
                 self.module_.noise.set_state(saved)
         if "optimizer" in state:
-            _load_optimizer(self.optimizer_, state["optimizer"])
+            _load_optimizer(self, state["optimizer"])
         if "frozen_noise" in state:
             frozen = torch.as_tensor(np.array(state["frozen_noise"]))
             self.module_.frozen_noise = frozen.to(self.place)
@@ -285,7 +285,7 @@ class AutoencoderNet(NeuralNet):
         """Go on with the optimiser and shuffling of an earlier net of this module."""
         # The moments of a whole fit are not stored with it, so nothing may need them.
         if earlier.plan.schedule == "constant":
-            _load_optimizer(self.optimizer_, _plain_optimizer(earlier.optimizer_))
+            _load_optimizer(self, _plain_optimizer(earlier))
         self.shuffle_generator.set_state(earlier.shuffle_generator.get_state())
 
     def _read_callbacks(self) -> None:
@@ -298,7 +298,7 @@ class AutoencoderNet(NeuralNet):
         """Whether something asks for single batches, so that skorch's step runs."""
         if self.optimizer is not FlatAdamW or hasattr(self, "accelerator"):
             return True
-        if self.iterator_train is not RowBatches:
+        if {self.iterator_train, self.iterator_valid} != {RowBatches}:
             return True
         return any(
             getattr(type(cb), hook) is not getattr(Callback, hook)
@@ -519,24 +519,61 @@ def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().cpu().numpy().copy()
 
 
-def _plain_optimizer(optimizer: Any) -> list[dict[str, Any]]:
-    """Return the moments of each parameter, in order."""
-    states = [
-        optimizer.state.get(p, {}) for g in optimizer.param_groups for p in g["params"]
-    ]
-    return [
-        {k: _array(v) if isinstance(v, Tensor) else v for k, v in s.items()}
-        for s in states
-    ]
-
-
-def _load_optimizer(optimizer: Any, states: list[dict[str, Any]]) -> None:
+def _plain_optimizer(net: AutoencoderNet) -> dict[str, Any]:
+    """Return the kind of a net's optimiser, and size and moments of its parameters."""
+    optimizer = net.optimizer_
     parameters = [p for g in optimizer.param_groups for p in g["params"]]
-    for p, state in zip(parameters, states, strict=False):
+    states = [optimizer.state.get(p, {}) for p in parameters]
+    return {
+        "kind": _kind(net),
+        "sizes": [p.numel() for p in parameters],
+        "states": [
+            {k: _array(v) if isinstance(v, Tensor) else v for k, v in s.items()}
+            for s in states
+        ],
+    }
+
+
+def _load_optimizer(net: AutoencoderNet, stored: dict[str, Any]) -> None:
+    """Give a net's optimiser stored moments; it begins anew where they are no use."""
+    parameters = [p for g in net.optimizer_.param_groups for p in g["params"]]
+    sizes, states = [p.numel() for p in parameters], stored["states"]
+    if stored["kind"] != _kind(net) or sum(stored["sizes"]) != sum(sizes):
+        return
+    if stored["sizes"] != sizes:
+        # Weight decay parts the buffer in two, in order: moments are of all of it.
+        states = _cut(_joined(states, stored["sizes"]), sizes)
+    for p, state in zip(parameters, states, strict=True):
         if state:
-            optimizer.state[p] = {
+            net.optimizer_.state[p] = {
                 k: torch.as_tensor(np.array(v)).to(p.device) for k, v in state.items()
             }
+
+
+def _kind(net: AutoencoderNet) -> str:
+    kind = net.optimizer
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _joined(states: list[dict[str, Any]], sizes: list[int]) -> dict[str, Any]:
+    """Return the moments of several parameters as those of one; counts are alike."""
+    first = states[0]
+    return {
+        k: np.concatenate([s[k] for s in states]) if np.shape(v) == (sizes[0],) else v
+        for k, v in first.items()
+    }
+
+
+def _cut(state: dict[str, Any], sizes: list[int]) -> list[dict[str, Any]]:
+    """Return the moments of one parameter as those of several."""
+    total, ends = sum(sizes), np.cumsum(sizes)
+    return [
+        {
+            k: v[end - size : end] if np.shape(v) == (total,) else v
+            for k, v in state.items()
+        }
+        for size, end in zip(sizes, ends, strict=True)
+    ]
 
 
 def history_rows(net: AutoencoderNet) -> list[dict[str, Any]]:

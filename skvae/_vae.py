@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -12,7 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from skvae._base import BaseAutoencoder, Recipe
-from skvae._compat import Interval, StrOptions
+from skvae._compat import Interval, StrOptions, warn
 from skvae._conditioning import drawn_given
 from skvae._docs import estimator
 from skvae._module import log_mean_exp
@@ -312,12 +311,11 @@ class VAE(BaseAutoencoder):
             self.noise_variance_ = columns.squared_units(variance)
         collapsed = bool(np.all(self.kl_per_component_ < _COLLAPSED))
         if collapsed and self.n_iter_ and len(dataset) > 1:
-            warnings.warn(
+            warn(
                 "Posterior collapse: no component of the code carries more than "
                 f"{_COLLAPSED} nats, so the codes say nothing about the rows. Lower "
                 f"beta={self.beta!r}, or set free_bits or kl_warmup.",
                 ConvergenceWarning,
-                stacklevel=6,
             )
 
     def sample(

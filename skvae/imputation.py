@@ -14,9 +14,9 @@ from sklearn.base import (
 )
 from sklearn.utils.validation import check_is_fitted
 
-from skvae._compat import HasMethods, fit_context, num_samples
+from skvae._compat import HasMethods, fit_context, num_samples, warn
 from skvae._inner import InnerMixin
-from skvae._table import has_categories
+from skvae._table import Container, has_categories, missing_cells
 from skvae._vae import VAE
 
 __all__ = ["AutoencoderImputer"]
@@ -36,7 +36,9 @@ class AutoencoderImputer(
 
     Observed cells come back untouched. Every missing cell gets its expected value
     (numbers) or its most probable level (categories) given the observed cells of its
-    row; draws instead of expectations are given by ``estimator_.impute``.
+    row; draws instead of expectations are given by ``estimator_.impute``. Nothing is
+    known of a column without any observed cell: `fit` warns of it, in a table its cells
+    stay missing, and among numbers they are filled arbitrarily.
 
     Parameters
     ----------
@@ -130,6 +132,15 @@ class AutoencoderImputer(
                 "'.toarray()' to convert to a dense numpy array."
             )
         self._keep(self._fitted_inner(X))
+        unknown = np.asarray(missing_cells(X).all(axis=0))
+        if unknown.any():
+            names = X.columns if Container.of(X).is_frame else range(len(unknown))
+            empty = [names[j] for j in np.flatnonzero(unknown)]
+            warn(
+                f"Features without any observed values: {empty}. At "
+                "least one non-missing value is needed for imputation: in a table "
+                "their cells stay missing, and numbers are filled arbitrarily."
+            )
         return self
 
     @staticmethod

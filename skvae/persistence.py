@@ -37,7 +37,11 @@ _CLASSES: dict[str, type] = {
         VAE,
     )
 }
-_READERS = {kind.__name__: read for kind, (_, read) in PLAIN_FORMS.items()}
+_FORMS: dict[type, tuple[Any, Any]] = {
+    **PLAIN_FORMS,
+    torch.device: (lambda v: [str(v)], torch.device),
+}
+_READERS = {kind.__name__: read for kind, (_, read) in _FORMS.items()}
 _EXTRA = "pip install 'skvae[export]'"
 # Operators that ONNX Runtime has for float32 only, and that none stand in for.
 _SINGLE_PRECISION = {
@@ -191,9 +195,9 @@ def _encoded(value: Any, tensors: dict[str, np.ndarray], where: str) -> Any:
 
 
 def _encoded_object(value: Any, tensors: dict[str, np.ndarray], where: str) -> Any:
-    """Return a level that is no plain value as JSON."""
-    if type(value) in PLAIN_FORMS:
-        write, read = PLAIN_FORMS[type(value)]
+    """Return a level or a device, which is no plain value, as JSON."""
+    if type(value) in _FORMS:
+        write, read = _FORMS[type(value)]
         parts = write(value)
         if read(*parts) == value:
             cells = [_encoded(part, tensors, where) for part in parts]

@@ -210,7 +210,7 @@ def test_inverse_transform_checks_codes(fitted):
         fitted.inverse_transform([0.0, 0.0])
 
 
-@pytest.mark.parametrize("n_samples", [0, -1, 2.5, "3", None, np.nan])
+@pytest.mark.parametrize("n_samples", [0, -1, 2.5, "3", None, np.nan, True])
 def test_sample_wants_a_positive_integer(fitted, n_samples):
     with pytest.raises(ValueError, match=r"n_samples must be an integer >= 1. Got"):
         fitted.sample(n_samples)

@@ -212,8 +212,9 @@ def test_traversal_moves_one_component(kind):
     np.testing.assert_allclose(model.traverse(1, values), expected)
     codes = model.transform(X[:2])
     codes[:, 0] = 5.0
+    told = {"y": model.predict(X[:2])} if hasattr(model, "predict") else {}
     np.testing.assert_allclose(
-        model.traverse(0, [5.0], X[:2]), model.inverse_transform(codes)
+        model.traverse(0, [5.0], X[:2]), model.inverse_transform(codes, **told)
     )
 
 
@@ -277,6 +278,24 @@ def test_five_lines_make_an_estimator_of_ones_own():
     assert row["train_loss"] == pytest.approx(total, rel=1e-4)
     assert repr(Everything(alpha=0.5)) == "Everything(alpha=0.5)"
     assert model.score(X) > 0.5
+
+
+@estimator
+class WithoutDivergence(VAE):
+    """A recipe that leaves the divergence out."""
+
+    def _recipe(self):
+        return Recipe((NegativeLogLikelihood(),), variational=True, prior="auto")
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "table"])
+def test_a_recipe_may_leave_the_divergence_out(likelihood):
+    table = pd.DataFrame({"a": X[:, 0], "k": ["u", "v"] * 35})
+    rows = X if likelihood == "gaussian" else table
+    model = WithoutDivergence(2, max_iter=2, random_state=0).fit(rows)
+    family = "normal" if likelihood == "gaussian" else "mixture"
+    assert model._architecture.prior == family
+    assert np.isfinite(model.score_samples(rows)).all()
 
 
 def test_the_base_class_has_no_recipe():

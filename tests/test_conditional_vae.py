@@ -202,6 +202,28 @@ def test_reconstruct_infers_the_class_where_none_is_given(wine, model):
 # -- classes ---------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("y", [None, 1, "each"])
+def test_walks_begin_and_end_at_reconstructions(wine, model, y):
+    X, labels = wine
+    start, end = X[labels == 0][:5], X[labels == 2][:5]
+    y = [0, 1, 2, 0, 1] if y == "each" else y
+    walks = model.interpolate(start, end, n_steps=3, y=y).reshape(5, 3, -1)
+    for rows, walked in ((start, walks[:, 0]), (end, walks[:, 2])):
+        np.testing.assert_allclose(walked, model.reconstruct(rows, y=y), rtol=1e-6)
+    codes = model.transform(start)
+    told = model.traverse(1, codes[0, 1:2], start[:1], y=None if y is None else 1)
+    expected = model.reconstruct(start[:1], y=None if y is None else 1)
+    np.testing.assert_allclose(told, expected, rtol=1e-6)
+
+
+def test_walks_from_no_row_may_be_told_a_class(model):
+    Z = np.zeros((2, 3))
+    Z[:, -1] = [-1.0, 1.0]
+    for y in (None, 2):
+        expected = model.inverse_transform(Z, y=y)
+        np.testing.assert_allclose(model.traverse(-1, Z[:, -1], y=y), expected)
+
+
 def test_probabilities_are_bayes_rule_on_the_bounds(wine, model):
     X, _ = wine
     joint = np.column_stack(
@@ -213,6 +235,21 @@ def test_probabilities_are_bayes_rule_on_the_bounds(wine, model):
     expected = np.exp(joint - logsumexp(joint, axis=1, keepdims=True))
     np.testing.assert_allclose(model.predict_proba(X), expected, atol=1e-9)
     np.testing.assert_allclose(model.score_samples(X), logsumexp(joint, axis=1))
+
+
+def test_log_probabilities_are_those_of_the_probabilities(wine, model):
+    logs = model.predict_log_proba(wine[0])
+    np.testing.assert_allclose(np.exp(logs), model.predict_proba(wine[0]), atol=1e-12)
+    assert np.isfinite(logs).all()
+    of_number = ConditionalVAE(max_iter=1, random_state=0).fit(wine[0], wine[0][:, 0])
+    assert not hasattr(of_number, "predict_log_proba")
+
+
+def test_conditions_asked_for_in_a_list_come_back_as_an_array(model):
+    for y in ([0, 1], (0, 1)):
+        asked = model.sample(2, y=y, random_state=0)[1]
+        assert isinstance(asked, np.ndarray)
+        np.testing.assert_array_equal(asked, y)
 
 
 def test_predict_recognises_held_out_rows(wine):
@@ -324,6 +361,29 @@ def test_a_refitted_prior_is_kept_only_where_it_is_better(good):
     assert refit_prior(Module, (codes, y), (check, y), seed=0) == good
     same = [torch.equal(p, before[n]) for n, p in Module.prior.named_parameters()]
     assert all(same) == (not good)
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "gaps_in_training"),
+    [("gaussian", False), ("gaussian", True), ("table", True)],
+)
+def test_cells_are_filled_under_the_condition_asked_for(likelihood, gaps_in_training):
+    rng = np.random.default_rng(0)
+    y = np.arange(200) % 2
+    X = rng.normal(size=(200, 3)) * [1.0, 0.3, 0.3] + 4.0 * y[:, None] * [0, 1, 1]
+    gaps = X.copy()
+    gaps[:20, 1:] = np.nan
+    model = ConditionalVAE(2, likelihood=likelihood, max_iter=30, random_state=0)
+    model.fit(gaps if gaps_in_training else X, y)
+    each = np.arange(20) // 10
+    filled = model.impute(gaps[:20], y=each)
+    np.testing.assert_array_equal(filled[:, 0], X[:20, 0])
+    assert np.abs(filled[:, 1:] - 4.0 * each[:, None]).max() < 2
+    np.testing.assert_array_equal(model.impute(gaps[10:20], y=1), filled[10:])
+    for copy in model.impute(gaps[:20], n_samples=2, random_state=0, y=each):
+        assert np.median(np.abs(copy[:, 1:] - 4.0 * each[:, None])) < 1
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        model.impute(gaps[:20], y=each[:5])
 
 
 # -- bad input -------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Conditions: rows without a label, columns by name, one condition for all rows."""
 
+import pickle
 from decimal import Decimal
 
 import numpy as np
@@ -7,6 +8,7 @@ import pandas as pd
 import pytest
 
 from skvae import ConditionalVAE
+from skvae._conditions import Conditions
 
 
 @pytest.fixture(scope="module")
@@ -194,3 +196,119 @@ def test_a_frame_of_one_column_has_classes(X):
     told = model.sample(5, y={"group": "v"}, random_state=0)[1]
     assert told["group"].tolist() == ["v"] * 5
     assert list(model.sample(5, random_state=0)[1].columns) == ["group"]
+
+
+# -- further rows ----------------------------------------------------------------------
+
+
+def test_shares_of_classes_are_those_of_all_rows_so_far():
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1], 300)
+    X = rng.normal(size=(600, 4)) + 0.7 * y[:, None]
+    first = np.r_[0:200, 300:304]
+    rest = np.setdiff1d(np.arange(600), first)
+    model = ConditionalVAE(2, random_state=0).partial_fit(X[first], y[first])
+    for _ in range(3):
+        model.partial_fit(X[rest], y[rest])
+    shares = np.bincount(np.r_[y[first], *[y[rest]] * 3]) / (204 + 3 * 396)
+    np.testing.assert_allclose(model.class_prior_, shares)
+    assert (model.predict(X) == y).mean() > 0.7
+    drawn = model.sample(1000, random_state=0)[1]
+    assert drawn.mean() == pytest.approx(shares[1], abs=0.01)
+    model.partial_fit(X, np.where(y == 1, np.nan, 0.0))
+    n = 204 + 3 * 396
+    np.testing.assert_allclose(model.class_prior_[1], n * shares[1] / (n + 300))
+    model.partial_fit(X, np.full(600, -1))  # No label says nothing of the shares.
+    np.testing.assert_allclose(model.class_prior_[1], n * shares[1] / (n + 300))
+
+
+def test_a_warm_start_has_the_shares_of_its_own_rows(X):
+    y = np.arange(120) % 3
+    model = _quick().set_params(warm_start=True).fit(X, y)
+    model.fit(X[y < 2], y[y < 2])
+    np.testing.assert_allclose(model.class_prior_, [0.5, 0.5, 0])
+    assert set(model.predict(X)) <= {0, 1}
+    with pytest.raises(ValueError, match="no labelled row"):
+        model.fit(X, np.full(120, -1))
+
+
+@pytest.mark.parametrize("as_table", [False, True])
+@pytest.mark.parametrize("warm", [False, True])
+def test_conditions_drawn_are_those_of_the_rows_so_far(X, as_table, warm):
+    values = np.linspace(0, 1, 120)
+    y = values
+    if as_table:
+        y = pd.DataFrame({"v": values, "g": np.where(values < 0.5, "a", "b")})
+    model = _quick().set_params(warm_start=True)
+    model.partial_fit(X[::2], y[::2])
+    low, high = (0, 60) if warm else (90, 120)
+    model = pickle.loads(pickle.dumps(model))
+    (model.fit if warm else model.partial_fit)(X[low:high], y[low:high])
+    drawn = model.sample(900, random_state=0)[1]
+    drawn = drawn["v"].to_numpy() if as_table else drawn
+    expected = values[:60] if warm else np.r_[values[::2], values[90:]]
+    np.testing.assert_array_equal(np.unique(drawn), np.unique(expected))
+    mean = model._conditions.mean[0] * model._conditions.columns[0].sd
+    assert mean + values[::2].mean() == pytest.approx(expected.mean())
+
+
+def test_many_conditions_are_kept_evenly():
+    n = 8000
+    y = np.linspace(0, 1, n, endpoint=False)
+    found = Conditions.fit(y)
+    for i in range(4):
+        encoded = found.encode(y + i)
+        found = found.following(y + i, encoded, more=i > 0)
+    (kept,) = found.kept
+    assert len(kept) == len(np.unique(kept)) == 10_000
+    np.testing.assert_allclose(np.bincount(kept.astype(int)), 2500, rtol=0.1)
+    assert found.n_seen == 4 * n
+
+
+def test_conditions_keep_the_type_they_began_in(X):
+    y = pd.DataFrame({"n": np.arange(120), "g": ["a", "b"] * 60})
+    model = _quick().partial_fit(X, y).partial_fit(X, y.assign(n=y["n"] + 0.4))
+    drawn = model.sample(50, random_state=0)[1]
+    assert list(drawn.dtypes) == list(y.dtypes)
+
+
+def test_gaps_in_a_number_are_refused_in_further_rows_too(X):
+    y = X[:, 0].copy()
+    model = _quick().set_params(warm_start=True).fit(X, y)
+    y[:50] = np.nan
+    for go_on in (model.fit, model.partial_fit):
+        with pytest.raises(ValueError, match="Input y contains NaN"):
+            go_on(X, y)
+    assert model.n_iter_ == 2
+
+
+@pytest.mark.parametrize("likelihood", ["auto", "table"])
+def test_classes_may_be_named_before_their_rows_come(X, likelihood):
+    y = np.repeat(["a", "b", "c"], 40)
+    model = _quick().set_params(likelihood=likelihood)
+    for part in np.split(np.arange(120), 3):
+        model.partial_fit(X[part], y[part], classes=["c", "b", "a"])
+    assert list(model.classes_) == ["a", "b", "c"]
+    np.testing.assert_allclose(model.class_prior_, 1 / 3)
+    assert np.isfinite(model.predict_proba(X)).all()
+    with pytest.raises(ValueError, match="is not the same as on last call"):
+        model.partial_fit(X, y, classes=["a", "b"])
+    with pytest.raises(ValueError, match=r"unseen labels: \['d'\].*`classes` names"):
+        model.partial_fit(X, np.where(y == "a", "d", y))
+
+
+def test_classes_are_those_of_one_condition(X):
+    y = np.arange(120) % 2
+    with pytest.raises(ValueError, match="y has 2 columns"):
+        _quick().partial_fit(X, np.column_stack([y, y]), classes=[0, 1])
+    model = _quick().partial_fit(X, y, classes=[-1, 0, 1])
+    np.testing.assert_array_equal(model.classes_, [-1, 0, 1])
+    with pytest.raises(ValueError, match="is not the same as on last call"):
+        _quick().partial_fit(X, X[:, 0]).partial_fit(X, X[:, 0], classes=[0, 1])
+
+
+def test_of_many_labels_a_message_lists_a_few(X):
+    model = _quick().fit(X, np.arange(120) % 40)
+    with pytest.raises(ValueError, match=r"8, 9, \.\.\. \(40\)\]") as caught:
+        model.sample(1, y=41)
+    assert " 20," not in str(caught.value)

@@ -143,3 +143,85 @@ def test_infinite_cells_are_refused(imputer, wine):
     X[0, 0] = np.inf
     with pytest.raises(ValueError, match="infinity"):
         imputer.transform(X)
+
+
+def _forms(rows):
+    """Return numbers as arrays and frames."""
+    frame = pd.DataFrame(rows, columns=list("abcd"))
+    return {
+        "array": rows,
+        "float32": rows.astype(np.float32),
+        "pandas": frame,
+        "polars": pl.DataFrame(frame.to_dict("list")),
+        "mixed": frame.assign(d=np.where(rows[:, 3] > 0, "x", "y")),
+    }
+
+
+@pytest.mark.parametrize("form", ["array", "float32", "pandas", "polars", "mixed"])
+@pytest.mark.parametrize("likelihood", ["gaussian", "table"])
+def test_complete_rows_come_back_as_copies(form, likelihood):
+    X = _forms(np.random.default_rng(0).normal(size=(60, 4)))[form]
+    likelihood = "table" if form == "mixed" else likelihood
+    model = VAE(2, likelihood=likelihood, max_iter=1, random_state=0).fit(X)
+    copies = [model.impute(X), *model.impute(X, n_samples=2, random_state=0)]
+    copies.append(AutoencoderImputer(model).fit(X).transform(X))
+    for i, filled in enumerate(copies):
+        assert type(filled) is type(X)
+        np.testing.assert_array_equal(np.asarray(filled), np.asarray(X))
+        for other in (X, *copies[:i]):
+            assert filled is not other
+            if isinstance(X, np.ndarray):
+                assert not np.shares_memory(filled, other)
+    if form == "pandas":
+        copies[0].iloc[0, 0] = 99.0
+        assert X.iloc[0, 0] != 99.0
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "table"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_type_of_filled_rows_is_that_of_the_rows(dtype, likelihood):
+    X = np.random.default_rng(0).normal(size=(60, 4))
+    model = VAE(2, likelihood=likelihood, max_iter=1, random_state=0).fit(
+        np.where(X > 2, np.nan, X)
+    )
+    rows = X.astype(dtype)
+    for gap in (0.0, np.nan):
+        rows[0, 0] = gap
+        for filled in (model.impute(rows), *model.impute(rows, 1, random_state=0)):
+            assert filled.dtype == dtype
+            assert not np.isnan(filled).any()
+
+
+@pytest.mark.parametrize("n_samples", [None, 2])
+def test_lists_are_filled_by_models_of_tables(n_samples):
+    X = np.random.default_rng(0).normal(size=(60, 4))
+    X[::7, 1] = np.nan
+    model = VAE(2, max_iter=1, random_state=0).fit(X.tolist())
+    assert model.likelihood_ == "table"
+    for rows in (X.tolist(), [[None if np.isnan(v) else v for v in r] for r in X]):
+        filled = model.impute(rows, n_samples, random_state=0)
+        expected = model.impute(X, n_samples, random_state=0)
+        np.testing.assert_array_equal(filled, expected)
+    imputer = AutoencoderImputer(model).fit(X.tolist())
+    assert imputer.transform(X.tolist()).shape == X.shape
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "table"])
+@pytest.mark.parametrize("form", ["array", "pandas", "polars", "list"])
+def test_columns_without_observed_cells_are_told_of(form, likelihood):
+    rows = np.random.default_rng(0).normal(size=(60, 4))
+    rows[:, 2] = np.nan
+    X = rows.tolist() if form == "list" else _forms(rows)[form]
+    model = VAE(2, likelihood=likelihood, max_iter=1, random_state=0)
+    name = 2 if form in ("array", "list") else "'c'"
+    match = rf"Features without any observed values: \[{name}\]"
+    with pytest.warns(UserWarning, match=match):
+        imputer = AutoencoderImputer(model).fit(X)
+    if likelihood == "gaussian":
+        filled = imputer.transform(X)
+    else:
+        with pytest.warns(UserWarning, match="observed values in fit.*stay missing"):
+            filled = imputer.transform(X)
+    gaps = np.asarray(filled, dtype=float)
+    assert np.isnan(gaps[:, 2]).all() == (likelihood == "table")
+    assert not np.isnan(gaps[:, [0, 1, 3]]).any()

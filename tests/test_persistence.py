@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from skvae import (
     VAE,
@@ -147,6 +148,13 @@ def test_cells_that_are_no_plain_values_are_refused(tmp_path, wine, value, kind)
         save(model, tmp_path / "conditional.safetensors")
 
 
+def test_a_device_is_saved(tmp_path, wine):
+    device = torch.device("cpu")
+    model = VAE(2, max_iter=1, device=device, random_state=0).fit(wine)
+    save(model, tmp_path / "model.safetensors")
+    assert load(tmp_path / "model.safetensors").device == device
+
+
 def test_objects_are_refused_by_name(tmp_path, wine):
     model = AutoencoderTransformer(
         2, max_iter=1, random_state=np.random.RandomState(0)
@@ -211,7 +219,6 @@ def test_exported_graph_computes_transform_and_its_inverse(
 
 
 def test_operators_in_double_precision_are_those_of_torch():
-    import torch
     from torch.nn import functional as F
 
     from skvae import persistence

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
-from skvae import VAE, AutoencoderTransformer, ConditionalVAE
+from skvae import VAE, AutoencoderTransformer, ConditionalVAE, DenoisingAutoencoder
 from skvae._optimizer import FlatAdamW
 from skvae._plan import TrainingPlan
 
@@ -240,12 +241,53 @@ def test_the_optimiser_equals_that_of_torch():
     torch.testing.assert_close(ours, theirs)
 
 
+def test_moments_of_another_length_are_refused():
+    weights = nn.Parameter(torch.ones(7))
+    weights.grad = torch.ones(7)
+    optimizer = FlatAdamW([weights])
+    optimizer.quick_step()
+    optimizer.state[weights]["exp_avg"] = torch.zeros(3)
+    with pytest.raises(ValueError, match=r"moments of a parameter of shape \(7,\)"):
+        optimizer.quick_step()
+
+
 def test_net_params_reach_skorch(kind, X):
     params = {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9}
     model = _model(kind, net_params=params, learning_rate_init=1e-3).fit(X, Y)
     assert type(model.net_.optimizer_) is torch.optim.SGD
     assert np.all(np.isfinite(model.transform(X)))
     assert model.get_params()["net_params"] is params
+
+
+@pytest.mark.parametrize("name", ["iterator_train", "iterator_valid"])
+def test_either_iterator_may_be_a_data_loader(X, name):
+    # Without a generator of its own a loader draws from torch's.
+    generator = torch.Generator().manual_seed(0)
+    params = {name: torch.utils.data.DataLoader, f"{name}__generator": generator}
+    model = _model(AutoencoderTransformer, net_params=params).fit(X)
+    assert np.isfinite(model.validation_loss_curve_).all()
+    assert np.isfinite(model.transform(X)).all()
+
+
+class _InfiniteOnce:
+    """A corruption that makes one batch infinite."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, x, generator):
+        self.calls += 1
+        return x * float("inf") if self.calls == 3 else x
+
+
+def test_after_a_roll_back_there_is_still_no_held_out_loss(X):
+    model = _model(
+        DenoisingAutoencoder, corruption=_InfiniteOnce(), early_stopping=False
+    )
+    with pytest.warns(ConvergenceWarning, match="went back to the best weights"):
+        model.fit(X)
+    assert model.validation_loss_curve_ is None
+    assert model.best_loss_ is None
 
 
 @pytest.mark.parametrize("own", [{}, {"optimizer__weight_decay": 0.0}])

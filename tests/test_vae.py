@@ -7,10 +7,14 @@ import pytest
 import torch
 from scipy.special import logsumexp
 from scipy.stats import norm
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch.distributions import Normal, kl_divergence
 
 from skvae import VAE
+from skvae.outliers import AutoencoderOutlierDetector
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +141,24 @@ def test_collapse_is_told_with_what_to_change():
     X = np.random.default_rng(0).normal(size=(200, 4))
     with pytest.warns(ConvergenceWarning, match="Posterior collapse.*beta=100"):
         VAE(2, beta=100.0, init="random", max_iter=60, random_state=0).fit(X)
+
+
+@pytest.mark.parametrize(
+    "fit",
+    [
+        lambda model, X: model.fit(X),
+        lambda model, X: model.fit_transform(X),
+        lambda model, X: make_pipeline(StandardScaler(), model).fit(X),
+        lambda model, X: AutoencoderOutlierDetector(model).fit(X),
+        lambda model, X: clone(model).set_params(warm_start=True).fit(X).fit(X),
+    ],
+)
+def test_warnings_point_to_the_line_of_the_user(fit):
+    X = np.random.default_rng(0).normal(size=(200, 4))
+    model = VAE(2, beta=100.0, init="random", max_iter=60, random_state=0)
+    with pytest.warns(ConvergenceWarning, match="Posterior collapse") as caught:
+        fit(model, X)
+    assert {str(w.filename) for w in caught} == {__file__}
 
 
 def test_training_beats_factor_analysis_on_curved_rows(X):

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import sparse
 
 from skvae import (
@@ -163,3 +164,31 @@ def test_training_goes_on_in_the_dtype_it_began_in(X, kind, first, later):
     for go_on in (model.partial_fit, model.fit):
         weights = go_on(X.astype(later), y)._module.parameters()
         assert {str(w.dtype) for w in weights} == {f"torch.float{8 * int(first[1])}"}
+
+
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("decays", [(0.0, 1e-12), (1e-12, 0.0)])
+def test_moments_stay_with_their_parameters_where_weight_decay_changes(
+    X, decays, stored
+):
+    model = AutoencoderTransformer(2, weight_decay=decays[0], random_state=0)
+    same = pickle.loads(pickle.dumps(model.partial_fit(X))).partial_fit(X)
+    model.set_params(weight_decay=decays[1])
+    model = pickle.loads(pickle.dumps(model)) if stored else model
+    model.partial_fit(X)
+    for p, state in model.net_.optimizer_.state.items():
+        assert p.shape == state["exp_avg"].shape == state["exp_avg_sq"].shape
+    np.testing.assert_allclose(model.transform(X), same.transform(X), rtol=1e-9)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_another_optimiser_begins_anew(X, stored):
+    params = {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9}
+    model = AutoencoderTransformer(2, net_params=params, random_state=0).partial_fit(X)
+    for other, key in ((None, "exp_avg"), (params, "momentum_buffer")):
+        model.set_params(net_params=other)
+        model = pickle.loads(pickle.dumps(model)) if stored else model
+        model.partial_fit(X)
+        (state,) = model.net_.optimizer_.state.values()
+        assert key in state
+    assert model.n_iter_ == 3

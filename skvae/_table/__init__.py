@@ -12,6 +12,7 @@ from skvae._table._frames import (
     kind_of_cells,
     library_of,
     missing_cells,
+    whole_within,
 )
 from skvae._table._given import codes_given
 from skvae._table._known import Known
@@ -36,4 +37,5 @@ __all__ = [
     "missing_cells",
     "mixture_log_prob",
     "one_hot",
+    "whole_within",
 ]

@@ -212,7 +212,9 @@ def fill_cells(X: Any, filled: Any, cells: np.ndarray) -> Any:
     """
     library = library_of(X)
     if library is None:
-        return np.where(cells, np.asarray(filled), np.asarray(X))
+        rows = np.array(X)
+        rows[cells] = np.asarray(filled)[cells]
+        return rows
     ours, other = to_pandas(X), to_pandas(filled)
     columns, types = {}, dict(zip(X.columns, X.dtypes, strict=True))
     for j, name in enumerate(ours.columns):
