@@ -32,6 +32,7 @@ from skvae._state import load_state, plain_state
 from skvae._summary import summarize
 from skvae._table import (
     Container,
+    dense_columns,
     has_categories,
     has_integers,
     has_missing,
@@ -199,6 +200,7 @@ class BaseAutoencoder(
 
     def _validate(self, X: Any, *, reset: bool) -> Any:
         """Validate rows; a table passes as it is, its codec checks the cells."""
+        X = dense_columns(X, keep_matrix=True)
         allow_nan = self.missing_values == "mask"
         table = self._is_table(X) if reset else self._columns.kind == "table"
         self._refuse_sparse(X, table=table)
@@ -469,7 +471,7 @@ class BaseAutoencoder(
         check_is_fitted(self)
         if n_samples is not None:
             check_count("n_samples", n_samples)
-        return imputed(self, X, n_samples, random_state)
+        return imputed(self, dense_columns(X), n_samples, random_state)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Compute the mean of `score_samples` over rows; higher is better.

@@ -309,3 +309,26 @@ def test_large_numbers_that_floats_hold_are_numbers(numbers):
         pd.DataFrame({"t": nanoseconds, "x": numbers})
     )
     assert model._columns.codec.columns[0].kind == "numeric"
+
+
+@pytest.mark.parametrize("what", ["zeros", "gaps", "text beside"])
+def test_sparse_columns_of_pandas_come_back_dense(kind, what):
+    rng = np.random.default_rng(0)
+    whole = pd.DataFrame(rng.poisson(0.5, size=(60, 3)) * 0.5, columns=list("abc"))
+    if what == "gaps":
+        whole = whole.mask(rng.random(whole.shape) < 0.1)
+    sparse = whole.astype({"a": pd.SparseDtype(float, 0.0)})
+    sparse = sparse.astype({"b": pd.SparseDtype(float, whole.iloc[0, 1])})
+    sparse = sparse.astype({"c": pd.SparseDtype(float, 0.0)})
+    if what == "text beside":
+        whole["d"] = sparse["d"] = rng.choice(["u", "v"], 60)
+    labels = rng.integers(0, 2, 60)
+    model = kind(2, max_iter=1, random_state=0).fit(sparse, labels)
+    twin = kind(2, max_iter=1, random_state=0).fit(whole, labels)
+    np.testing.assert_array_equal(model.transform(sparse), twin.transform(whole))
+    drawn = [m.sample(3, random_state=0) for m in (model, twin)]
+    if isinstance(drawn[0], tuple):
+        drawn = [rows for rows, _ in drawn]
+    pd.testing.assert_frame_equal(*drawn)
+    pd.testing.assert_frame_equal(model.impute(sparse), twin.impute(whole))
+    pd.testing.assert_frame_equal(model.reconstruct(sparse), twin.reconstruct(whole))

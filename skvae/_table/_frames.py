@@ -31,10 +31,38 @@ def library_of(X: Any) -> str | None:
     return None
 
 
-def to_pandas(X: Any) -> pd.DataFrame:
-    """Return a frame as a pandas frame; polars columns keep their nulls."""
-    if library_of(X) == "pandas":
+def dense_columns(X: Any, *, keep_matrix: bool = False) -> Any:
+    """Return a pandas frame with its sparse columns dense, other rows as they are.
+
+    Parameters
+    ----------
+    X : {array, DataFrame} of shape (n_samples, n_features)
+        Rows.
+    keep_matrix : bool, default=False
+        Whether a frame stays that scikit-learn reads as a sparse matrix: zeros and
+        other numbers, none of them missing.
+
+    Returns
+    -------
+    rows : {array, DataFrame} of shape (n_samples, n_features)
+        Rows without sparse columns, or those of a matrix.
+    """
+    if library_of(X) != "pandas":
         return X
+    sparse = [isinstance(dtype, pd.SparseDtype) for dtype in X.dtypes]
+    if not any(sparse):
+        return X
+    is_matrix = all(sparse) and all(dtype.fill_value == 0 for dtype in X.dtypes)
+    if keep_matrix and is_matrix and not has_missing(X):
+        return X
+    types = {name: dtype.subtype for name, dtype in X.dtypes[sparse].items()}
+    return X.astype(types)
+
+
+def to_pandas(X: Any) -> pd.DataFrame:
+    """Return a frame as a dense pandas frame; polars columns keep their nulls."""
+    if library_of(X) == "pandas":
+        return dense_columns(X)
     columns = {name: _polars_column(X[name]) for name in X.columns}
     return pd.DataFrame(columns)
 
@@ -106,6 +134,8 @@ def _polars_dtype(name: str, values: pd.Series) -> Any:
 
 def type_name(dtype: Any) -> str:
     """Return the name of a column type, of pandas text with how it is stored."""
+    if isinstance(dtype, pd.SparseDtype):  # What comes back is dense.
+        dtype = dtype.subtype
     if not isinstance(dtype, pd.StringDtype):
         return str(dtype)
     return f"{dtype}({dtype.storage})"
