@@ -4,6 +4,7 @@ import decimal
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 
 from skvae import VAE
@@ -332,3 +333,27 @@ def test_sparse_columns_of_pandas_come_back_dense(kind, what):
     pd.testing.assert_frame_equal(*drawn)
     pd.testing.assert_frame_equal(model.impute(sparse), twin.impute(whole))
     pd.testing.assert_frame_equal(model.reconstruct(sparse), twin.reconstruct(whole))
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli", "poisson"])
+@pytest.mark.parametrize("cells", [["u", "v"], pd.to_datetime(["2024", "2025"])])
+def test_a_likelihood_of_numbers_names_columns_of_something_else(likelihood, cells):
+    frame = pd.DataFrame({"a": [0.0, 1.0] * 30, "b": list(cells) * 30})
+    model = VAE(2, likelihood=likelihood, max_iter=1, random_state=0)
+    message = rf"likelihood='{likelihood}' needs columns of numbers.*: 'b'. Use likelih"
+    with pytest.raises(ValueError, match=message):
+        model.fit(frame)
+    model.fit(frame.assign(b=1.0 - frame["a"]))
+    with pytest.raises(ValueError, match=r"was fitted on columns of numbers.*: 'b'"):
+        model.transform(frame)
+
+
+def test_lazy_frames_are_refused_with_the_remedy(kind):
+    X = np.random.default_rng(0).normal(size=(60, 1)) * [1.0, 2.0, -1.0]
+    lazy = pl.LazyFrame(X, schema=["a", "b", "c"])
+    model = kind(2, max_iter=1, random_state=0)
+    with pytest.raises(TypeError, match=r"polars LazyFrame.*'\.collect\(\)'"):
+        model.fit(lazy, [0, 1] * 30)
+    model.fit(lazy.collect(), [0, 1] * 30)
+    with pytest.raises(TypeError, match=r"polars LazyFrame.*'\.collect\(\)'"):
+        model.score(lazy)

@@ -4,6 +4,7 @@ from skvae._table._codec import TableCodec
 from skvae._table._frames import (
     Container,
     cells_as_floats,
+    columns_of_no_numbers,
     concat_rows,
     dense_columns,
     fill_cells,
@@ -26,6 +27,7 @@ __all__ = [
     "TableCodec",
     "cells_as_floats",
     "codes_given",
+    "columns_of_no_numbers",
     "concat_rows",
     "dense_columns",
     "fill_cells",

@@ -26,6 +26,11 @@ _OBJECT_KINDS = {
 def library_of(X: Any) -> str | None:
     """Return "pandas" or "polars" for a frame, None for anything else."""
     home = type(X).__module__.partition(".")[0]
+    if home == "polars" and type(X).__name__ == "LazyFrame":
+        raise TypeError(
+            "A polars LazyFrame was passed, which has no rows yet. Use '.collect()' to "
+            "convert to a polars DataFrame."
+        )
     if home in ("pandas", "polars") and type(X).__name__ == "DataFrame":
         return home
     return None
@@ -216,6 +221,22 @@ def has_missing(X: Any) -> bool:
     if array.dtype.kind == "O":
         return bool(pd.isna(array).any())
     return False
+
+
+def columns_of_no_numbers(X: Any) -> list[Any]:
+    """Return the names of the columns of a frame that no array of numbers can hold."""
+    if library_of(X) is None:
+        return []
+    frame, names = to_pandas(X), []
+    for name, dtype in frame.dtypes.items():
+        try:
+            timed = dtype.kind in "mM"
+            frame[name].to_numpy(dtype=np.float64, na_value=np.nan)
+        except (TypeError, ValueError):
+            timed = True
+        if timed:
+            names.append(name)
+    return names
 
 
 def missing_cells(X: Any) -> np.ndarray:
