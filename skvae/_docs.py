@@ -238,7 +238,7 @@ input_noise_ : float
 """,
     "noise_": """
 noise_ : str or float
-    Resolved `noise`.
+    Resolved `noise`. With gaussian columns only, not of tables.
 """,
     "n_components_": """
 n_components_ : int

@@ -12,6 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from skvae._base import BaseAutoencoder, Recipe
+from skvae._build import resolved_terms
 from skvae._compat import Interval, StrOptions
 from skvae._conditioning import drawn_given
 from skvae._docs import estimator
@@ -294,7 +295,8 @@ class VAE(BaseAutoencoder):
         columns, module = self._columns, self._module
         if columns.kind == "numeric":
             self.center_, self.scale_ = columns.center, columns.scale
-        self.noise_ = self._architecture.noise
+        for name in ("noise_", "noise_variance_"):  # Of an earlier fit.
+            self.__dict__.pop(name, None)
         batch = dataset.take(self._some_rows(len(dataset), _MAX_DIAGNOSED))
         module.eval()
         inputs = module.encoder_input(**batch)
@@ -303,6 +305,7 @@ class VAE(BaseAutoencoder):
         self.n_active_components_ = int((mean.var(0, correction=0) > _ACTIVE).sum())
         if self.likelihood_ == "gaussian":
             likelihood = module.likelihood
+            self.noise_ = self._architecture.noise
             if likelihood.noise == "heteroscedastic":
                 raw = module.decode(mean, module.known(batch.get("condition")))
                 variance = likelihood.noise_variance(raw).mean(0)
@@ -315,10 +318,14 @@ class VAE(BaseAutoencoder):
             warnings.warn(
                 "Posterior collapse: no component of the code carries more than "
                 f"{_COLLAPSED} nats, so the codes say nothing about the rows. Lower "
-                f"beta={self.beta!r}, or set free_bits or kl_warmup.",
+                f"beta={self._resolved_beta():g}, or set free_bits or kl_warmup.",
                 ConvergenceWarning,
                 stacklevel=6,
             )
+
+    def _resolved_beta(self) -> float:
+        terms = resolved_terms(self._recipe(), self._architecture.table)
+        return next(t.weight for t in terms if isinstance(t, KLDivergence))
 
     def sample(
         self, n_samples: int = 1, random_state: Any = None, *, given: Any = None

@@ -1,6 +1,7 @@
 """VAE: the bound, its units, the posterior, samples, and what it warns of."""
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -137,6 +138,17 @@ def test_collapse_is_told_with_what_to_change():
     X = np.random.default_rng(0).normal(size=(200, 4))
     with pytest.warns(ConvergenceWarning, match="Posterior collapse.*beta=100"):
         VAE(2, beta=100.0, init="random", max_iter=60, random_state=0).fit(X)
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "beta"), [("gaussian", "beta=1,"), ("table", "beta=0.85,")]
+)
+def test_collapse_tells_the_number_of_beta_auto(monkeypatch, likelihood, beta):
+    monkeypatch.setattr("skvae._vae._COLLAPSED", math.inf)
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    model = VAE(1, likelihood=likelihood, max_iter=1, random_state=0)
+    with pytest.warns(ConvergenceWarning, match=f"Posterior collapse.*{beta}"):
+        model.fit(X)
 
 
 def test_training_beats_factor_analysis_on_curved_rows(X):
