@@ -340,11 +340,13 @@ class VAE(BaseAutoencoder):
             Seeds the draw; an int gives the same rows at every call.
         given : dict or DataFrame, default=None
             Values of columns, such as ``{"income": ">50K", "age": 30}``, or partly
-            filled rows. The other columns are drawn from their distribution given
-            these, by importance sampling; a warning says where few proposals carry
-            the weight, or where cells are 300 times rarer together than unrelated
-            columns would make them. A number stands for the bin it lies in. Needs a
-            model with ``likelihood="table"``.
+            filled rows. A missing value asks for a missing cell in a dict, as in
+            ``{"income": None}``, and for a cell to be drawn in a data frame. The
+            other columns are drawn from their distribution given these, by
+            importance sampling; a warning says where few proposals carry the weight,
+            or where cells are 300 times rarer together than unrelated columns would
+            make them. A number stands for the bin it lies in. Needs a model with
+            ``likelihood="table"``.
 
         Returns
         -------
