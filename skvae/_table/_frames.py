@@ -14,7 +14,6 @@ import scipy.sparse as sp
 
 from skvae._table._objects import ObjectForm
 
-_NUMERIC_KINDS = "iuf"
 # What `pandas.api.types.infer_dtype` says of objects that have a place among numbers.
 _OBJECT_KINDS = {
     **dict.fromkeys(("date", "datetime", "datetime64"), "M"),
