@@ -81,8 +81,7 @@ class ContractionStep:
             method == "auto" and depth == 1
         )
         self.gram = self.exact and depth == 1 and not self.projects
-        n_out = len(net.bias)
-        self.k = n_out if module.prior is None else n_out // 2
+        self.k = module.size_of_code(len(net.bias))
         # From the code to the columns, as the Jacobian multiplies them.
         self.matrices = [
             m[: self.k] if m is net.weights[-1] else m for m in reversed(net.weights)

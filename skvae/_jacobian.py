@@ -127,7 +127,7 @@ def _sizes(module: Any, x: Tensor) -> tuple[int, int]:
     else:
         with torch.no_grad(), in_evaluation(module.encoder):
             n_out = module.encoder(x[:1]).shape[-1]
-    return (n_out if module.prior is None else n_out // 2), n_columns
+    return module.size_of_code(n_out), n_columns
 
 
 def random_signs(module: Any, like: Tensor) -> Tensor:
