@@ -19,8 +19,9 @@ from skvae._docs import estimator
 from skvae._module import log_mean_exp
 from skvae._passes import check_count
 from skvae._random import draw_torch_generator, even_normals
+from skvae.likelihoods import LIKELIHOODS
 from skvae.objectives import KLDivergence, NegativeLogLikelihood
-from skvae.priors import normal_kl
+from skvae.priors import PRIORS, normal_kl
 
 _MAX_DIAGNOSED = 5000
 # Variance of a posterior mean over the rows above which a component is in use.
@@ -145,16 +146,7 @@ class VAE(BaseAutoencoder):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseAutoencoder._parameter_constraints,
         "likelihood": [
-            StrOptions(
-                {
-                    "auto",
-                    "gaussian",
-                    "bernoulli",
-                    "continuous_bernoulli",
-                    "poisson",
-                    "table",
-                }
-            ),
+            StrOptions({"auto", "table", *LIKELIHOODS}),
             dict,
         ],
         "noise": [
@@ -165,7 +157,7 @@ class VAE(BaseAutoencoder):
         "kl_warmup": [Interval(Real, 0, 1, closed="both"), StrOptions({"auto"})],
         "free_bits": [Interval(Real, 0, None, closed="left")],
         "n_importance_samples": [Interval(Integral, 1, None, closed="left")],
-        "prior": [StrOptions({"auto", "normal", "mixture", "vamp"})],
+        "prior": [StrOptions({"auto", *PRIORS})],
     }
 
     def _recipe(self) -> Recipe:
