@@ -12,6 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch.distributions import Normal, kl_divergence
 
 from skvae import VAE
+from skvae.priors import PRIORS
 
 
 @pytest.fixture(scope="module")
@@ -199,17 +200,46 @@ def test_heteroscedastic_noise_follows_the_code():
     assert VAE(**params, noise="heteroscedastic").fit(X).score(X) > shared + 0.3
 
 
+def _bounds(vae, X, log_prior):
+    """Return the bounds of 32 draws, cell by cell, without those that are missing."""
+    mean, std = vae.transform(X, return_std=True)
+    sd, weights = np.sqrt(vae.noise_variance_), []
+    for noise in vae._shared_noise(32).numpy():
+        z = mean + std * noise
+        cells = np.nansum(norm.logpdf(X, vae.inverse_transform(z), sd), axis=1)
+        weights.append(cells + log_prior(z) - norm.logpdf(z, mean, std).sum(axis=1))
+    return logsumexp(weights, axis=0) - np.log(32)
+
+
 @pytest.mark.parametrize("prior", ["mixture", "vamp"])
 def test_learned_priors_train_score_and_sample(prior, X):
     vae = VAE(2, prior=prior, max_iter=5, random_state=0).fit(X)
-    assert np.isfinite(vae.score(X))
+    module = vae.net_.module_
+    assert type(module.prior) is PRIORS[prior]
+
+    def log_prior(z):
+        with torch.no_grad():
+            return module.prior_distribution().log_prob(torch.as_tensor(z)).numpy()
+
+    np.testing.assert_allclose(vae.score_samples(X), _bounds(vae, X, log_prior))
     assert vae.sample(20, random_state=0).shape == (20, 3)
     assert vae.score(X) > VAE(2, max_iter=0, random_state=0).fit(X).score(X) - 0.5
 
 
 def test_importance_weighted_training_runs_the_bound_it_names(X):
-    vae = VAE(2, n_importance_samples=5, max_iter=10, random_state=0).fit(X)
-    assert vae.net_.module_.n_importance_samples == 5
+    vae = VAE(2, n_importance_samples=5, prior="normal", max_iter=10, random_state=0)
+    module, objective = vae.fit(X).net_.module_, vae.net_.criterion_
+    x = torch.as_tensor((X - vae.center_) / vae.scale_)
+    with torch.no_grad():
+        out = module(x)
+        loss, _ = objective(module, out)
+    assert out.z.shape == (5, *out.mean.shape)
+    z, mean, sd = out.z, out.mean, torch.exp(0.5 * out.log_var)
+    noise = torch.as_tensor(np.sqrt(vae.noise_variance_) / vae.scale_)
+    weights = Normal(module.likelihood.mean(out.raw), noise).log_prob(x).sum(-1)
+    weights += (Normal(0.0, 1.0).log_prob(z) - Normal(mean, sd).log_prob(z)).sum(-1)
+    bounds = logsumexp(weights.numpy(), axis=0) - np.log(5)
+    assert loss.item() == pytest.approx(-bounds.mean())
     assert vae.score(X) > VAE(2, max_iter=0, random_state=0).fit(X).score(X) - 0.1
 
 
@@ -223,8 +253,10 @@ def test_standard_deviations_come_in_the_dtype_of_the_rows(X):
 def test_missing_cells_leave_the_sum_of_a_gaussian_score(X):
     gaps = X.copy()
     gaps[::3, 1] = np.nan
-    vae = VAE(1, likelihood="gaussian", max_iter=5, random_state=0).fit(gaps)
-    assert np.all(np.isfinite(vae.score_samples(gaps)))
-    only = np.array([[np.nan, np.nan, 0.1]])
-    assert np.isfinite(vae.score_samples(only))
+    vae = VAE(1, likelihood="gaussian", prior="normal", max_iter=5, random_state=0)
+    vae.fit(gaps)
+    gaps[:3] = np.nan
+    gaps[:3, 2] = 0.1
+    expected = _bounds(vae, gaps, lambda z: norm.logpdf(z).sum(axis=1))
+    np.testing.assert_allclose(vae.score_samples(gaps), expected)
     assert np.all(np.isfinite(vae.reconstruct(gaps)))
