@@ -32,6 +32,8 @@ from skvae._state import load_state, plain_state
 from skvae._summary import summarize
 from skvae._table import (
     Container,
+    columns_of_no_numbers,
+    dense_columns,
     has_categories,
     has_integers,
     has_missing,
@@ -199,6 +201,7 @@ class BaseAutoencoder(
 
     def _validate(self, X: Any, *, reset: bool) -> Any:
         """Validate rows; a table passes as it is, its codec checks the cells."""
+        X = dense_columns(X, keep_matrix=True)
         allow_nan = self.missing_values == "mask"
         table = self._is_table(X) if reset else self._columns.kind == "table"
         self._refuse_sparse(X, table=table)
@@ -213,14 +216,18 @@ class BaseAutoencoder(
             if not allow_nan:
                 self._refuse_gaps(X)
             return X
-        return validate_data(
-            self,
-            X,
-            dtype=[np.float64, np.float32],
-            accept_sparse="csr",
-            ensure_all_finite="allow-nan" if allow_nan else True,
-            reset=reset,
-        )
+        try:
+            return validate_data(
+                self,
+                X,
+                dtype=[np.float64, np.float32],
+                accept_sparse="csr",
+                ensure_all_finite="allow-nan" if allow_nan else True,
+                reset=reset,
+            )
+        except (TypeError, ValueError):
+            self._refuse_text(X, reset=reset)
+            raise
 
     def _refuse_sparse(self, X: Any, *, table: bool) -> None:
         """Refuse a sparse matrix that holds more than numbers."""
@@ -236,6 +243,23 @@ class BaseAutoencoder(
                 "Sparse input X contains NaN: missing cells are read from dense rows "
                 "only. Use '.toarray()' to convert to a dense numpy array."
             )
+
+    def _refuse_text(self, X: Any, *, reset: bool) -> None:
+        """Refuse columns of a frame that a model of numbers has no density for."""
+        names = columns_of_no_numbers(X)
+        if not names:
+            return
+        named = ", ".join([*map(repr, names[:10]), *["..."][: len(names) > 10]])
+        if not reset:
+            raise ValueError(
+                f"{type(self).__name__} was fitted on columns of numbers. Columns of X "
+                f"that are none: {named}."
+            )
+        raise ValueError(
+            f"likelihood={self._recipe().likelihood!r} needs columns of numbers. "
+            f"Columns of X that are none: {named}. Use likelihood='auto', which models "
+            "them too, or encode or drop them."
+        )
 
     def _refuse_gaps(self, X: Any) -> None:
         """Refuse missing cells of a frame, whatever marks them."""
@@ -471,7 +495,7 @@ class BaseAutoencoder(
         check_is_fitted(self)
         if n_samples is not None:
             check_count("n_samples", n_samples)
-        return imputed(self, X, n_samples, random_state)
+        return imputed(self, dense_columns(X), n_samples, random_state)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Compute the mean of `score_samples` over rows; higher is better.

@@ -14,7 +14,7 @@ import torch
 from skvae._autoregressive import AutoregressiveLikelihood, ContextPenalty
 from skvae._counts import CountFeatures
 from skvae._module import AutoencoderModule
-from skvae._networks import LinearPlusMLP, build_network, tied_decoder
+from skvae._networks import LinearPlusMLP, TiedDecoder, build_network
 from skvae._table_likelihood import TableLikelihood
 from skvae._table_model import TableArchitecture, TableDecoder, TableFeatures
 from skvae.corruptions import make_corruption
@@ -129,7 +129,7 @@ def build_module(
         decoder_net = _table_decoder(arch, arch.table, n_in_decoder, n_out, generator)
     elif arch.tied:
         # The encoder may see a mask beside the columns; there is none to give back.
-        decoder_net = tied_decoder(encoder_net, n_out=n_out)
+        decoder_net = TiedDecoder(encoder_net, n_out=n_out)
     else:
         decoder_net = _network(
             arch, n_in_decoder, n_out, arch.n_features, True, generator

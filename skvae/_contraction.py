@@ -14,7 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from skvae._jacobian import random_signs, subset_of_rows
+from skvae._jacobian import (
+    PENALTY_METHODS,
+    random_signs,
+    resolved_method,
+    subset_of_rows,
+)
 
 # Rows of a matrix from which on half of its products is worth the bookkeeping.
 _LARGE, _BLOCK = 512, 128
@@ -44,7 +49,7 @@ def _silu_curvature(pre: Tensor, slope: Tensor) -> Tensor:
 
 
 def has_closed_form(module: Any, method: str) -> bool:
-    """Tell whether `contract_in_place` covers the encoder of a module.
+    """Tell whether `ContractionStep` covers the encoder of a module.
 
     Parameters
     ----------
@@ -54,7 +59,7 @@ def has_closed_form(module: Any, method: str) -> bool:
         See :func:`skvae._jacobian.squared_jacobian_norm`.
     """
     return (
-        method in ("auto", "exact", "subset", "hutchinson")
+        method in PENALTY_METHODS
         and module.code_activation is None
         and bool(module.encoder.biases)
         and not module.encoder.grad_buffers.is_scaled
@@ -77,12 +82,9 @@ class ContractionStep:
         net = self.net = module.encoder.grad_buffers
         depth = len(net.biases)
         self.projects = method == "hutchinson"
-        self.exact = method in ("exact", "hutchinson") or (
-            method == "auto" and depth == 1
-        )
+        self.exact = resolved_method(method, depth) != "subset"
         self.gram = self.exact and depth == 1 and not self.projects
-        n_out = len(net.bias)
-        self.k = n_out if module.prior is None else n_out // 2
+        self.k = module.size_of_code(len(net.bias))
         # From the code to the columns, as the Jacobian multiplies them.
         self.matrices = [
             m[: self.k] if m is net.weights[-1] else m for m in reversed(net.weights)

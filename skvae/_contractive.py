@@ -9,6 +9,7 @@ from skvae._base import BaseAutoencoder, Recipe
 from skvae._compat import Interval, StrOptions
 from skvae._deterministic import DeterministicMixin
 from skvae._docs import estimator
+from skvae._jacobian import PENALTY_METHODS
 from skvae.objectives import Contraction, NegativeLogLikelihood
 
 
@@ -136,7 +137,7 @@ class ContractiveAutoencoder(DeterministicMixin, BaseAutoencoder):
         **BaseAutoencoder._parameter_constraints,
         "init": [StrOptions({"auto", "random", "layerwise"})],
         "alpha": [Interval(Real, 0, None, closed="left")],
-        "jacobian": [StrOptions({"auto", "exact", "subset", "hutchinson"})],
+        "jacobian": [StrOptions(set(PENALTY_METHODS))],
         "code_activation": [StrOptions({"logistic", "relu"}), None],
         "tied_weights": ["boolean"],
     }

@@ -166,13 +166,14 @@ input_noise : float or "auto", default="auto"
 likelihood : {"auto", "gaussian", "bernoulli", "continuous_bernoulli", \
         "poisson", "table"} or dict, default="auto"
     Family of :math:`p(x \mid z)`. ``"table"`` gives every column a categorical
-    head over its levels, repeated values and quantile bins. ``"auto"`` is table
-    where a column is not numeric, a cell is missing, or a frame (50 rows or more, at
-    most 64 columns) holds integers, the latter two for variational models;
-    bernoulli for data in {0, 1} and gaussian otherwise. A dict is a table in which
-    the columns it names (by name or position) have another head: ``"gaussian"``, a
-    normal density in normal scores spread over the codes, or ``"categorical"``, a
-    probability for every value.
+    head over its levels, repeated values and quantile bins. ``"poisson"`` is for
+    whole numbers, which is not checked: scores of others are of no density.
+    ``"auto"`` is table where a column is not numeric, a cell is missing, or a frame
+    (50 rows or more, at most 64 columns) holds integers, the latter two for
+    variational models; bernoulli for data in {0, 1} and gaussian otherwise. A dict
+    is a table in which the columns it names (by name or position) have another
+    head: ``"gaussian"``, a normal density in normal scores spread over the codes, or
+    ``"categorical"``, a probability for every value.
 """,
     "noise": r"""
 noise : {"auto", "feature", "shared", "heteroscedastic"} or float, default="auto"
@@ -236,7 +237,7 @@ input_noise_ : float
 """,
     "noise_": """
 noise_ : str or float
-    Resolved `noise`.
+    Resolved `noise`. With gaussian columns only, not of tables.
 """,
     "n_components_": """
 n_components_ : int

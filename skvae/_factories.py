@@ -20,23 +20,22 @@ __all__ = ["ConvDecoder", "ConvEncoder", "Drawer", "build_network"]
 
 
 class Drawer:
-    """Draws initial parameters from one explicit generator, on its device."""
+    """Draws initial parameters, on the CPU, from one explicit generator."""
 
     def __init__(
         self,
         generator: torch.Generator | None,
         dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
     ):
         self.generator = generator or torch.Generator().manual_seed(0)
-        self.dtype, self.device = dtype, device
+        self.dtype = dtype
 
     def normal(self, shape: Sequence[int], std: float) -> nn.Parameter:
         values = torch.empty(
             tuple(shape), dtype=self.dtype, device=self.generator.device
         )
         values.normal_(0.0, std, generator=self.generator)
-        return nn.Parameter(values.to(self.device or "cpu"))
+        return nn.Parameter(values.to("cpu"))
 
     def he(self, n_out: int, n_in: int) -> nn.Parameter:
         return self.normal((n_out, n_in), math.sqrt(2 / n_in))
@@ -45,7 +44,7 @@ class Drawer:
         return self.normal((n_out, n_in), math.sqrt(2 / (n_in + n_out)))
 
     def zeros(self, *shape: int) -> nn.Parameter:
-        return nn.Parameter(torch.zeros(shape, dtype=self.dtype, device=self.device))
+        return nn.Parameter(torch.zeros(shape, dtype=self.dtype))
 
     def fill(self, layer: Any, fan_in: int, gain: float = 2.0) -> nn.Module:
         """Draw the weight of an uninitialised layer, set its bias to zero."""

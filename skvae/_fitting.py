@@ -457,7 +457,7 @@ class Fitting:
         valid_rows = None if valid is None else subset(dataset, valid)
         # Set before the first epoch, so that an interrupted fit stays usable.
         est.net_, est._folded = net, None
-        net.train(train_rows, valid_rows, stop=self._epoch_hook(net, context, earlier))
+        net.train(train_rows, valid_rows, stop=self._epoch_hook(net, context))
         if plan.max_iter and not self.partial and self.recipe.variational:
             if est.likelihood_ == "table":
                 self._match_margins(net.module_, dataset, train)
@@ -528,7 +528,7 @@ class Fitting:
         est.baseline_loss_ = net.start_loss_ if held_out else None
 
     # -- scikit-learn's callbacks ------------------------------------------------------
-    def _epoch_hook(self, net: Any, context: Any, earlier: list[dict[str, Any]]) -> Any:
+    def _epoch_hook(self, net: Any, context: Any) -> Any:
         est = self.estimator
         if not getattr(est, "_skl_callbacks", None):
             return None

@@ -39,7 +39,7 @@ class FoldedEncoder:
         self.versions = [p._version for p in self.sources]
         self.module = module
         like = encoder.bias.detach()
-        k = len(like) if module.prior is None else len(like) // 2
+        k = module.size_of_code(len(like))
         center = torch.tensor(np.asarray(columns.center)).to(like)
         inverse = torch.tensor(1 / np.asarray(columns.scale)).to(like)
         self.center = center if bool(center.any()) else None

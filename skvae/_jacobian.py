@@ -21,7 +21,8 @@ from skvae._networks import LinearPlusMLP
 
 __all__ = ["Chain", "random_signs", "squared_jacobian_norm", "subset_of_rows"]
 
-METHODS = ("auto", "exact", "subset", "hutchinson", "product")
+PENALTY_METHODS = ("auto", "exact", "subset", "hutchinson")
+METHODS = (*PENALTY_METHODS, "product")
 # Floats of one intermediate product of all rows while nothing is differentiated.
 _CHUNK_FLOATS = 1 << 22
 _CODE_ACTIVATIONS = {torch.sigmoid: "logistic", torch.relu: "relu"}
@@ -70,8 +71,7 @@ def squared_jacobian_norm(
         return _of_module(module, x, "exact", slopes)
     network = type(module.encoder) is LinearPlusMLP and _known(module.code_activation)
     depth = len(module.encoder.biases) if network else 2
-    if method == "auto":
-        method = "exact" if depth < 2 else "subset"
+    method = resolved_method(method, depth)
     rows = None
     if method == "subset":
         rows = subset_of_rows(module, x, min(_sizes(module, x)))
@@ -83,6 +83,13 @@ def squared_jacobian_norm(
         return values
     share = len(x) / len(rows)
     return torch.zeros_like(x[:, 0]).index_copy(0, rows, values * share)
+
+
+def resolved_method(method: str, depth: int) -> str:
+    """Return the method that "auto" stands for, given the number of hidden layers."""
+    if method != "auto":
+        return method
+    return "exact" if depth < 2 else "subset"
 
 
 def subset_of_rows(module: Any, x: Tensor, rank: int) -> Tensor:
@@ -127,7 +134,7 @@ def _sizes(module: Any, x: Tensor) -> tuple[int, int]:
     else:
         with torch.no_grad(), in_evaluation(module.encoder):
             n_out = module.encoder(x[:1]).shape[-1]
-    return (n_out if module.prior is None else n_out // 2), n_columns
+    return module.size_of_code(n_out), n_columns
 
 
 def random_signs(module: Any, like: Tensor) -> Tensor:

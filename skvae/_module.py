@@ -166,6 +166,10 @@ class AutoencoderModule(nn.Module):
         """Whether the decoder uses the encoder's weights."""
         return isinstance(self.decoder, TiedDecoder)
 
+    def size_of_code(self, n_outputs: int) -> int:
+        """Return how many outputs of the encoder are the code, or its mean."""
+        return n_outputs if self.prior is None else n_outputs // 2
+
     # -- the way there ---------------------------------------------------------------
     def encoder_input(
         self,
@@ -217,7 +221,7 @@ class AutoencoderModule(nn.Module):
             if self.code_activation is not None:
                 parameters = self.code_activation(parameters)
             return parameters, None
-        k = parameters.shape[-1] // 2
+        k = self.size_of_code(parameters.shape[-1])
         return parameters[..., :k], parameters[..., k:].clamp(*LOG_VAR_RANGE)
 
     def decode(self, z: Tensor, condition: Tensor | None = None) -> Tensor:

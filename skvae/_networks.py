@@ -28,7 +28,6 @@ __all__ = [
     "TiedDecoder",
     "build_network",
     "get_activation",
-    "tied_decoder",
 ]
 
 
@@ -66,8 +65,6 @@ class LinearPlusMLP(nn.Module):
         linear path. None draws from a generator seeded with 0.
     dtype : torch.dtype or None, default=None
         Of the parameters; None takes torch's default dtype.
-    device : torch.device, str or None, default=None
-        Of the parameters. They are drawn on the generator's device.
 
     Attributes
     ----------
@@ -125,7 +122,6 @@ class LinearPlusMLP(nn.Module):
         zero_last: bool = True,
         generator: torch.Generator | None = None,
         dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
     ):
         super().__init__()
         hidden = tuple(hidden_layer_sizes)
@@ -142,7 +138,7 @@ class LinearPlusMLP(nn.Module):
         self.activation = get_activation(activation)
         self.dropout_generator: torch.Generator | None = None
         self.grad_buffers: BoundNetwork | None = None
-        draw = Drawer(generator, dtype, device)
+        draw = Drawer(generator, dtype)
         self.linear_weight = draw.xavier(n_linear, n_in) if linear else None
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         sizes = [n_in, *hidden]
@@ -304,9 +300,9 @@ class TiedDecoder(nn.Module):
     Examples
     --------
     >>> import torch
-    >>> from skvae._networks import LinearPlusMLP, tied_decoder
+    >>> from skvae._networks import LinearPlusMLP, TiedDecoder
     >>> encoder = LinearPlusMLP(5, 2, (8,))
-    >>> decoder = tied_decoder(encoder)
+    >>> decoder = TiedDecoder(encoder)
     >>> z = torch.ones(3, 2)
     >>> bool(torch.allclose(decoder(z), z @ encoder.linear_weight))
     True
@@ -359,41 +355,3 @@ class TiedDecoder(nn.Module):
             last = weights[-1].t()[: self.n_out]
             out = out + F.linear(hidden, last) * self.output_scale
         return out
-
-
-def tied_decoder(
-    encoder: LinearPlusMLP,
-    n_out: int | None = None,
-) -> TiedDecoder:
-    """Make the decoder that shares the weights of an encoder.
-
-    Parameters
-    ----------
-    encoder : LinearPlusMLP
-        The encoder.
-    n_out : int or None, default=None
-        Outputs, the first so many inputs of the encoder; None is all of them.
-
-    Returns
-    -------
-    decoder : TiedDecoder
-        Takes the outputs of the encoder's linear path (all its outputs, if it has
-        none) and gives rows of `n_out` columns.
-
-    Raises
-    ------
-    TypeError
-        If the encoder is not a LinearPlusMLP.
-
-    Examples
-    --------
-    >>> from skvae._networks import LinearPlusMLP, tied_decoder
-    >>> tied_decoder(LinearPlusMLP(5, 4, (8,), n_linear=2)).n_in
-    2
-    """
-    if not isinstance(encoder, LinearPlusMLP):
-        raise TypeError(
-            "Tied weights need an encoder made from hidden_layer_sizes. "
-            f"Got {type(encoder).__name__} instead."
-        )
-    return TiedDecoder(encoder, n_out)

@@ -92,6 +92,11 @@ class NumericColumns:
         return cls(center.astype(X.dtype), sd.astype(X.dtype), has_missing=has_missing)
 
     @property
+    def is_identity(self) -> bool:
+        """Whether the columns are left as they are."""
+        return not self.center.any() and bool(np.all(self.scale == 1))
+
+    @property
     def log_jacobian(self) -> np.ndarray:
         """Log-derivative of the scaling of each column, in nats."""
         return -np.log(self.scale.astype(np.float64))
@@ -254,15 +259,13 @@ class RowDataset(torch.utils.data.Dataset):
         self.device = torch.device(device)
         self.n_rows = arrays["x"].shape[0]
         self._affine: tuple[Tensor, Tensor] | None = None
-        if columns.kind == "numeric":
-            identity = not columns.center.any() and np.all(columns.scale == 1)
-            if not identity:
-                # Copied: arrays of a memory-mapped model cannot be written to.
-                center, inverse = np.array(columns.center), 1 / columns.scale
-                self._affine = (
-                    torch.as_tensor(center, dtype=dtype, device=self.device),
-                    torch.as_tensor(inverse, dtype=dtype, device=self.device),
-                )
+        if columns.kind == "numeric" and not columns.is_identity:
+            # Copied: arrays of a memory-mapped model cannot be written to.
+            center, inverse = np.array(columns.center), 1 / columns.scale
+            self._affine = (
+                torch.as_tensor(center, dtype=dtype, device=self.device),
+                torch.as_tensor(inverse, dtype=dtype, device=self.device),
+            )
         if self.device.type != "cpu":
             self.arrays = {k: self._resident(v) for k, v in self.arrays.items()}
 

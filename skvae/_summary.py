@@ -49,9 +49,8 @@ def _scaling(model: Any) -> str | None:
     if columns.kind != "numeric":
         return None
     if columns.low is not None:
-        return "left in [0, 1]" if (columns.scale == 1).all() else "common constant"
-    left = not columns.center.any() and (columns.scale == 1).all()
-    return "none" if left else "standardised columns"
+        return "left in [0, 1]" if columns.is_identity else "common constant"
+    return "none" if columns.is_identity else "standardised columns"
 
 
 def _training(model: Any) -> list[tuple[str, Any]]:

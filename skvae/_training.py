@@ -1,4 +1,4 @@
-"""Training: the skorch net, its in-memory epoch, checkpoints and guards.
+"""Training: the skorch net and its in-memory epoch.
 
 This is the one module that knows skorch. `AutoencoderNet` is a skorch net, so its
 callbacks, history and parameters mean what skorch's documentation says; only the

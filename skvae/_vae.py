@@ -11,14 +11,16 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from skvae._base import BaseAutoencoder, Recipe
+from skvae._build import resolved_terms
 from skvae._compat import Interval, StrOptions, warn
 from skvae._conditioning import drawn_given
 from skvae._docs import estimator
 from skvae._module import log_mean_exp
 from skvae._passes import check_count
 from skvae._random import draw_torch_generator, even_normals
+from skvae.likelihoods import LIKELIHOODS
 from skvae.objectives import KLDivergence, NegativeLogLikelihood
-from skvae.priors import normal_kl
+from skvae.priors import PRIORS, normal_kl
 
 _MAX_DIAGNOSED = 5000
 # Variance of a posterior mean over the rows above which a component is in use.
@@ -143,16 +145,7 @@ class VAE(BaseAutoencoder):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseAutoencoder._parameter_constraints,
         "likelihood": [
-            StrOptions(
-                {
-                    "auto",
-                    "gaussian",
-                    "bernoulli",
-                    "continuous_bernoulli",
-                    "poisson",
-                    "table",
-                }
-            ),
+            StrOptions({"auto", "table", *LIKELIHOODS}),
             dict,
         ],
         "noise": [
@@ -163,7 +156,7 @@ class VAE(BaseAutoencoder):
         "kl_warmup": [Interval(Real, 0, 1, closed="both"), StrOptions({"auto"})],
         "free_bits": [Interval(Real, 0, None, closed="left")],
         "n_importance_samples": [Interval(Integral, 1, None, closed="left")],
-        "prior": [StrOptions({"auto", "normal", "mixture", "vamp"})],
+        "prior": [StrOptions({"auto", *PRIORS})],
     }
 
     def _recipe(self) -> Recipe:
@@ -293,7 +286,8 @@ class VAE(BaseAutoencoder):
         columns, module = self._columns, self._module
         if columns.kind == "numeric":
             self.center_, self.scale_ = columns.center, columns.scale
-        self.noise_ = self._architecture.noise
+        for name in ("noise_", "noise_variance_"):  # Of an earlier fit.
+            self.__dict__.pop(name, None)
         batch = dataset.take(self._some_rows(len(dataset), _MAX_DIAGNOSED))
         module.eval()
         inputs = module.encoder_input(**batch)
@@ -302,6 +296,7 @@ class VAE(BaseAutoencoder):
         self.n_active_components_ = int((mean.var(0, correction=0) > _ACTIVE).sum())
         if self.likelihood_ == "gaussian":
             likelihood = module.likelihood
+            self.noise_ = self._architecture.noise
             if likelihood.noise == "heteroscedastic":
                 raw = module.decode(mean, module.known(batch.get("condition")))
                 variance = likelihood.noise_variance(raw).mean(0)
@@ -314,9 +309,13 @@ class VAE(BaseAutoencoder):
             warn(
                 "Posterior collapse: no component of the code carries more than "
                 f"{_COLLAPSED} nats, so the codes say nothing about the rows. Lower "
-                f"beta={self.beta!r}, or set free_bits or kl_warmup.",
+                f"beta={self._resolved_beta():g}, or set free_bits or kl_warmup.",
                 ConvergenceWarning,
             )
+
+    def _resolved_beta(self) -> float:
+        terms = resolved_terms(self._recipe(), self._architecture.table)
+        return next(t.weight for t in terms if isinstance(t, KLDivergence))
 
     def sample(
         self, n_samples: int = 1, random_state: Any = None, *, given: Any = None
@@ -331,11 +330,13 @@ class VAE(BaseAutoencoder):
             Seeds the draw; an int gives the same rows at every call.
         given : dict or DataFrame, default=None
             Values of columns, such as ``{"income": ">50K", "age": 30}``, or partly
-            filled rows. The other columns are drawn from their distribution given
-            these, by importance sampling; a warning says where few proposals carry
-            the weight, or where cells are 300 times rarer together than unrelated
-            columns would make them. A number stands for the bin it lies in. Needs a
-            model with ``likelihood="table"``.
+            filled rows. A missing value asks for a missing cell in a dict, as in
+            ``{"income": None}``, and for a cell to be drawn in a data frame. The
+            other columns are drawn from their distribution given these, by
+            importance sampling; a warning says where few proposals carry the weight,
+            or where cells are 300 times rarer together than unrelated columns would
+            make them. A number stands for the bin it lies in. Needs a model with
+            ``likelihood="table"``.
 
         Returns
         -------

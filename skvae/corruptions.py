@@ -320,7 +320,7 @@ class CallableCorruption(Corruption):
         ------
         ValueError
             If the function does not give a tensor of the same shape and dtype, or
-            codes that there are not.
+            gives numbers that are not finite, or codes that there are not.
         """
         # A function that works in place must not change the target of the loss.
         corrupted = self.function(x.clone(), generator)
@@ -334,6 +334,12 @@ class CallableCorruption(Corruption):
                 f"corruption must keep shape {tuple(x.shape)} and {x.dtype}. Got "
                 f"{tuple(corrupted.shape)} and {corrupted.dtype} from "
                 f"{self.function!r}."
+            )
+        wrong = ~torch.isfinite(corrupted)
+        if bool(wrong.any()):
+            raise ValueError(
+                "corruption must give finite numbers. Got "
+                f"{corrupted[wrong][0].item()} from {self.function!r}."
             )
         if self.n_codes is not None:
             wrong = (corrupted < -1) | (corrupted >= _like(self.n_codes, x))

@@ -40,7 +40,8 @@ class AutoencoderOutlierDetector(
     ----------
     estimator : object, default=None
         Autoencoder to fit; cloned. None is ``VAE(noise="feature", prior="normal")``
-        with epochs for about 300 optimiser steps, or ``VAE()`` for rows with
+        with epochs for about 300 optimiser steps, and ``likelihood="gaussian"`` for
+        data frames with integers and without missing cells; ``VAE()`` for rows with
         categories.
     contamination : float or "auto", default="auto"
         Share of outliers among the training rows, in (0, 0.5]. ``"auto"`` puts the

@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from skvae._autoencoder import AutoencoderTransformer
+from skvae._base import BaseAutoencoder
 from skvae._conditional_vae import ConditionalVAE
 from skvae._contractive import ContractiveAutoencoder
 from skvae._denoising import DenoisingAutoencoder
@@ -287,6 +288,8 @@ def to_onnx(
     ------
     ImportError
         If onnx or onnxscript is not installed.
+    TypeError
+        If `estimator` is no autoencoder, such as an imputer.
     ValueError
         If `which` is unknown, the model is one of a table or of missing cells, or one
         of float64 has layers that ONNX Runtime knows in float32 only (convolutions).
@@ -300,6 +303,11 @@ def to_onnx(
     >>> from skvae.persistence import to_onnx
     >>> to_onnx(model, "encoder.onnx")  # doctest: +SKIP
     """
+    if not isinstance(estimator, BaseAutoencoder):
+        raise TypeError(
+            f"to_onnx exports autoencoders. Got {type(estimator).__name__}; of what "
+            "wraps an autoencoder, export its estimator_."
+        )
     check_is_fitted(estimator)
     if which not in ("encoder", "decoder"):
         raise ValueError(f"which must be 'encoder' or 'decoder'. Got {which!r}.")

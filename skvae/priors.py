@@ -147,7 +147,7 @@ class _StandardNormal:
 class Prior(nn.Module):
     """Density of the codes; base of the priors.
 
-    A subclass gives `distribution`, and `kl` where it has a closed form.
+    A subclass gives `distribution`.
 
     Parameters
     ----------
@@ -191,23 +191,6 @@ class Prior(nn.Module):
         """
         raise NotImplementedError
 
-    def kl(self, mean: Tensor, log_var: Tensor) -> Tensor | None:
-        """Compute the divergence of normal posteriors from the prior, if closed.
-
-        Parameters
-        ----------
-        mean : Tensor of shape (n_rows, n_components)
-            Means of the posteriors.
-        log_var : Tensor of shape (n_rows, n_components)
-            Log-variances of the posteriors.
-
-        Returns
-        -------
-        kl : Tensor of shape (n_rows, n_components) or None
-            Divergence of each component, in nats; None where only draws give it.
-        """
-        return None
-
 
 class NormalPrior(Prior):
     """The standard normal prior.
@@ -241,10 +224,6 @@ class NormalPrior(Prior):
     ) -> PriorDistribution:
         """Give the standard normal; see `Prior`."""
         return _StandardNormal(self._like, self.n_components)
-
-    def kl(self, mean: Tensor, log_var: Tensor) -> Tensor:
-        """Compute the divergence in closed form; see `Prior`."""
-        return normal_kl(mean, log_var)
 
 
 class MixturePrior(Prior):

@@ -232,6 +232,16 @@ def test_a_function_has_to_keep_shape_and_dtype(function, message):
         CallableCorruption(function)(torch.zeros(3, 2), _generator())
 
 
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_function_that_gives_no_numbers_is_blamed_itself(value):
+    def function(x, generator):
+        x[1, 0] = float(value)
+        return x
+
+    with pytest.raises(ValueError, match=f"give finite numbers. Got {value} from"):
+        CallableCorruption(function)(torch.zeros(3, 2), _generator())
+
+
 @pytest.mark.parametrize("code", [-2, 3])
 def test_a_function_of_codes_has_to_give_codes(code):
     def function(x, generator):

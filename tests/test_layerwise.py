@@ -44,7 +44,7 @@ def _rows(n=200, d=6):
     return torch.tanh(codes @ mix)
 
 
-def _pretrained(x, hidden=(8, 5), *, epochs=60, corruption=None, **settings):
+def _pretrained(x, hidden=(8, 5), *, epochs=60, corruption=None, mask=None, **settings):
     arch = Architecture(
         x.shape[1], 2, hidden_layer_sizes=hidden, linear_path=False, **settings
     )
@@ -53,7 +53,12 @@ def _pretrained(x, hidden=(8, 5), *, epochs=60, corruption=None, **settings):
     before = {name: p.detach().clone() for name, p in module.named_parameters()}
     plan = TrainingPlan(max_iter=epochs, batch_size=50, learning_rate=1e-2, clip=10.0)
     generator = torch.Generator().manual_seed(0)
-    start_layerwise(module, lambda i: {"x": x[i]}, np.arange(len(x)), plan, generator)
+    batch = {"x": x} if mask is None else {"x": x, "mask": mask}
+
+    def take(index):
+        return {name: values[index] for name, values in batch.items()}
+
+    start_layerwise(module, take, np.arange(len(x)), plan, generator)
     return module, before
 
 
@@ -156,6 +161,18 @@ def test_corruption_goes_with_the_units_of_the_layer(corruption, of_hidden):
         assert found.level == pytest.approx(0.3 * float(hidden.std(correction=0)))
     if of_hidden is SaltAndPepper:
         torch.testing.assert_close(found.high, hidden.amax(dim=0))
+
+
+def test_a_column_without_a_cell_trains_no_way_back():
+    x, mask = _rows(), torch.ones_like(_rows())
+    x[:, 2] = mask[:, 2] = 0.0
+    module, before = _pretrained(x, mask=mask, epochs=5, has_mask=True)
+    moved = {
+        name: (p != before[name]).reshape(len(p), -1).any(dim=1)
+        for name, p in module.decoder.named_parameters(prefix="decoder")
+    }
+    for name in ("decoder.bias", f"decoder.weights.{len(module.decoder.weights) - 1}"):
+        assert moved[name].tolist() == [True, True, False, True, True, True]
 
 
 def test_missing_cells_are_left_out(wine):

@@ -21,6 +21,7 @@ from skvae import (
     DenoisingAutoencoder,
 )
 from skvae._fused import ACTIVATIONS
+from skvae.imputation import AutoencoderImputer
 from skvae.persistence import load, save, to_onnx
 
 safetensors = pytest.importorskip("safetensors")
@@ -182,6 +183,14 @@ def test_unknown_part_is_refused(wine, tmp_path):
     model = AutoencoderTransformer(2, max_iter=0, random_state=0).fit(wine)
     with pytest.raises(ValueError, match="which must be"):
         to_onnx(model, tmp_path / "x.onnx", which="middle")
+
+
+def test_onnx_of_what_wraps_an_autoencoder_is_refused_with_the_remedy(wine, tmp_path):
+    imputer = AutoencoderImputer(VAE(2, max_iter=1, random_state=0)).fit(wine)
+    with pytest.raises(TypeError, match=r"AutoencoderImputer; .* its estimator_"):
+        to_onnx(imputer, tmp_path / "x.onnx")
+    with pytest.raises(TypeError, match=r"exports autoencoders\. Got type"):
+        to_onnx(VAE, tmp_path / "x.onnx")
 
 
 def _run(model, path, which, rows):

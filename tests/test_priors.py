@@ -153,16 +153,6 @@ def test_a_code_far_away_has_a_finite_density_and_gradient(name):
     assert gradient.isfinite().all()
 
 
-@each_prior
-def test_only_the_normal_prior_has_a_closed_divergence(name):
-    mean, log_var = _normal(4, 2), _normal(4, 2, seed=1)
-    kl = _prior(name).kl(mean, log_var)
-    if name != "normal":
-        assert kl is None
-        return
-    assert torch.equal(kl, normal_kl(mean, log_var))
-
-
 def test_the_normal_prior_is_that_of_torch_distributions_and_learns_nothing():
     prior, z = NormalPrior(3), _normal(5, 3)
     expected = Normal(0.0, 1.0).log_prob(z).sum(-1)

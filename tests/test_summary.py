@@ -1,5 +1,6 @@
 """The summary: what it says of the epochs of a fit, and its hints."""
 
+import numpy as np
 import pytest
 
 from skvae import VAE, DenoisingAutoencoder
@@ -29,3 +30,17 @@ def test_more_epochs_are_advised_where_the_loss_still_fell(wine, curve, kept, fe
     text = summarize(model)
     assert ("raise max_iter=3" in text) == fell
     assert "epoch kept" in text
+
+
+@pytest.mark.parametrize("likelihood", ["poisson", "bernoulli", "table"])
+def test_noise_is_told_of_gaussian_columns_only(likelihood):
+    X = (np.random.default_rng(0).normal(size=(60, 4)) > 0).astype(float)
+    model = VAE(2, likelihood="gaussian", max_iter=1, random_state=0).fit(X)
+    assert model.noise_ == "feature"
+    assert "\n  noise " in summarize(model)
+    assert "noise sd" in summarize(model)
+    model.set_params(likelihood=likelihood).fit(X)
+    assert not hasattr(model, "noise_")
+    assert not hasattr(model, "noise_variance_")
+    assert "\n  noise " not in summarize(model)
+    assert "noise sd" not in summarize(model)

@@ -4,6 +4,7 @@ import decimal
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 
 from skvae import VAE
@@ -309,3 +310,50 @@ def test_large_numbers_that_floats_hold_are_numbers(numbers):
         pd.DataFrame({"t": nanoseconds, "x": numbers})
     )
     assert model._columns.codec.columns[0].kind == "numeric"
+
+
+@pytest.mark.parametrize("what", ["zeros", "gaps", "text beside"])
+def test_sparse_columns_of_pandas_come_back_dense(kind, what):
+    rng = np.random.default_rng(0)
+    whole = pd.DataFrame(rng.poisson(0.5, size=(60, 3)) * 0.5, columns=list("abc"))
+    if what == "gaps":
+        whole = whole.mask(rng.random(whole.shape) < 0.1)
+    sparse = whole.astype({"a": pd.SparseDtype(float, 0.0)})
+    sparse = sparse.astype({"b": pd.SparseDtype(float, whole.iloc[0, 1])})
+    sparse = sparse.astype({"c": pd.SparseDtype(float, 0.0)})
+    if what == "text beside":
+        whole["d"] = sparse["d"] = rng.choice(["u", "v"], 60)
+    labels = rng.integers(0, 2, 60)
+    model = kind(2, max_iter=1, random_state=0).fit(sparse, labels)
+    twin = kind(2, max_iter=1, random_state=0).fit(whole, labels)
+    np.testing.assert_array_equal(model.transform(sparse), twin.transform(whole))
+    drawn = [m.sample(3, random_state=0) for m in (model, twin)]
+    if isinstance(drawn[0], tuple):
+        drawn = [rows for rows, _ in drawn]
+    pd.testing.assert_frame_equal(*drawn)
+    pd.testing.assert_frame_equal(model.impute(sparse), twin.impute(whole))
+    pd.testing.assert_frame_equal(model.reconstruct(sparse), twin.reconstruct(whole))
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli", "poisson"])
+@pytest.mark.parametrize("cells", [["u", "v"], pd.to_datetime(["2024", "2025"])])
+def test_a_likelihood_of_numbers_names_columns_of_something_else(likelihood, cells):
+    frame = pd.DataFrame({"a": [0.0, 1.0] * 30, "b": list(cells) * 30})
+    model = VAE(2, likelihood=likelihood, max_iter=1, random_state=0)
+    message = rf"likelihood='{likelihood}' needs columns of numbers.*: 'b'. Use likelih"
+    with pytest.raises(ValueError, match=message):
+        model.fit(frame)
+    model.fit(frame.assign(b=1.0 - frame["a"]))
+    with pytest.raises(ValueError, match=r"was fitted on columns of numbers.*: 'b'"):
+        model.transform(frame)
+
+
+def test_lazy_frames_are_refused_with_the_remedy(kind):
+    X = np.random.default_rng(0).normal(size=(60, 1)) * [1.0, 2.0, -1.0]
+    lazy = pl.LazyFrame(X, schema=["a", "b", "c"])
+    model = kind(2, max_iter=1, random_state=0)
+    with pytest.raises(TypeError, match=r"polars LazyFrame.*'\.collect\(\)'"):
+        model.fit(lazy, [0, 1] * 30)
+    model.fit(lazy.collect(), [0, 1] * 30)
+    with pytest.raises(TypeError, match=r"polars LazyFrame.*'\.collect\(\)'"):
+        model.score(lazy)

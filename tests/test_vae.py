@@ -1,6 +1,7 @@
 """VAE: the bound, its units, the posterior, samples, and what it warns of."""
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from torch.distributions import Normal, kl_divergence
 
 from skvae import VAE
 from skvae.outliers import AutoencoderOutlierDetector
+from skvae.priors import PRIORS
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +163,17 @@ def test_warnings_point_to_the_line_of_the_user(fit):
     assert {str(w.filename) for w in caught} == {__file__}
 
 
+@pytest.mark.parametrize(
+    ("likelihood", "beta"), [("gaussian", "beta=1,"), ("table", "beta=0.85,")]
+)
+def test_collapse_tells_the_number_of_beta_auto(monkeypatch, likelihood, beta):
+    monkeypatch.setattr("skvae._vae._COLLAPSED", math.inf)
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    model = VAE(1, likelihood=likelihood, max_iter=1, random_state=0)
+    with pytest.warns(ConvergenceWarning, match=f"Posterior collapse.*{beta}"):
+        model.fit(X)
+
+
 def test_training_beats_factor_analysis_on_curved_rows(X):
     vae = VAE(2, max_iter=300, random_state=0).fit(X)
     start = VAE(2, max_iter=0, random_state=0).fit(X)
@@ -209,17 +222,46 @@ def test_heteroscedastic_noise_follows_the_code():
     assert VAE(**params, noise="heteroscedastic").fit(X).score(X) > shared + 0.3
 
 
+def _bounds(vae, X, log_prior):
+    """Return the bounds of 32 draws, cell by cell, without those that are missing."""
+    mean, std = vae.transform(X, return_std=True)
+    sd, weights = np.sqrt(vae.noise_variance_), []
+    for noise in vae._shared_noise(32).numpy():
+        z = mean + std * noise
+        cells = np.nansum(norm.logpdf(X, vae.inverse_transform(z), sd), axis=1)
+        weights.append(cells + log_prior(z) - norm.logpdf(z, mean, std).sum(axis=1))
+    return logsumexp(weights, axis=0) - np.log(32)
+
+
 @pytest.mark.parametrize("prior", ["mixture", "vamp"])
 def test_learned_priors_train_score_and_sample(prior, X):
     vae = VAE(2, prior=prior, max_iter=5, random_state=0).fit(X)
-    assert np.isfinite(vae.score(X))
+    module = vae.net_.module_
+    assert type(module.prior) is PRIORS[prior]
+
+    def log_prior(z):
+        with torch.no_grad():
+            return module.prior_distribution().log_prob(torch.as_tensor(z)).numpy()
+
+    np.testing.assert_allclose(vae.score_samples(X), _bounds(vae, X, log_prior))
     assert vae.sample(20, random_state=0).shape == (20, 3)
     assert vae.score(X) > VAE(2, max_iter=0, random_state=0).fit(X).score(X) - 0.5
 
 
 def test_importance_weighted_training_runs_the_bound_it_names(X):
-    vae = VAE(2, n_importance_samples=5, max_iter=10, random_state=0).fit(X)
-    assert vae.net_.module_.n_importance_samples == 5
+    vae = VAE(2, n_importance_samples=5, prior="normal", max_iter=10, random_state=0)
+    module, objective = vae.fit(X).net_.module_, vae.net_.criterion_
+    x = torch.as_tensor((X - vae.center_) / vae.scale_)
+    with torch.no_grad():
+        out = module(x)
+        loss, _ = objective(module, out)
+    assert out.z.shape == (5, *out.mean.shape)
+    z, mean, sd = out.z, out.mean, torch.exp(0.5 * out.log_var)
+    noise = torch.as_tensor(np.sqrt(vae.noise_variance_) / vae.scale_)
+    weights = Normal(module.likelihood.mean(out.raw), noise).log_prob(x).sum(-1)
+    weights += (Normal(0.0, 1.0).log_prob(z) - Normal(mean, sd).log_prob(z)).sum(-1)
+    bounds = logsumexp(weights.numpy(), axis=0) - np.log(5)
+    assert loss.item() == pytest.approx(-bounds.mean())
     assert vae.score(X) > VAE(2, max_iter=0, random_state=0).fit(X).score(X) - 0.1
 
 
@@ -233,8 +275,10 @@ def test_standard_deviations_come_in_the_dtype_of_the_rows(X):
 def test_missing_cells_leave_the_sum_of_a_gaussian_score(X):
     gaps = X.copy()
     gaps[::3, 1] = np.nan
-    vae = VAE(1, likelihood="gaussian", max_iter=5, random_state=0).fit(gaps)
-    assert np.all(np.isfinite(vae.score_samples(gaps)))
-    only = np.array([[np.nan, np.nan, 0.1]])
-    assert np.isfinite(vae.score_samples(only))
+    vae = VAE(1, likelihood="gaussian", prior="normal", max_iter=5, random_state=0)
+    vae.fit(gaps)
+    gaps[:3] = np.nan
+    gaps[:3, 2] = 0.1
+    expected = _bounds(vae, gaps, lambda z: norm.logpdf(z).sum(axis=1))
+    np.testing.assert_allclose(vae.score_samples(gaps), expected)
     assert np.all(np.isfinite(vae.reconstruct(gaps)))

@@ -8,7 +8,7 @@ agree with; those that no date of the bin agrees with follow the date.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -53,10 +53,6 @@ class DatePart:
         place = np.searchsorted(self.keys, keys).clip(0, len(self.keys) - 1)
         same = np.asarray(self.keys)[place] == keys
         return np.where(same, np.asarray(self.codes)[place], -1)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the part as plain values."""
-        return asdict(self)
 
 
 def find_date_parts(

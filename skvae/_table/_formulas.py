@@ -86,10 +86,6 @@ class Formula:
         parts = [sign * cells[j] for sign, j in signed if j != leave_out]
         return self.rate * np.sum(parts, axis=0)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the formula as plain values."""
-        return dict(vars(self))
-
 
 def settle(
     chain: list[Formula], hints: list[Formula], derived: list[Derived], draft: Draft

@@ -14,7 +14,6 @@ import scipy.sparse as sp
 
 from skvae._table._objects import ObjectForm
 
-_NUMERIC_KINDS = "iuf"
 # What `pandas.api.types.infer_dtype` says of objects that have a place among numbers.
 _OBJECT_KINDS = {
     **dict.fromkeys(("date", "datetime", "datetime64"), "M"),
@@ -26,15 +25,48 @@ _OBJECT_KINDS = {
 def library_of(X: Any) -> str | None:
     """Return "pandas" or "polars" for a frame, None for anything else."""
     home = type(X).__module__.partition(".")[0]
+    if home == "polars" and type(X).__name__ == "LazyFrame":
+        raise TypeError(
+            "A polars LazyFrame was passed, which has no rows yet. Use '.collect()' to "
+            "convert to a polars DataFrame."
+        )
     if home in ("pandas", "polars") and type(X).__name__ == "DataFrame":
         return home
     return None
 
 
-def to_pandas(X: Any) -> pd.DataFrame:
-    """Return a frame as a pandas frame; polars columns keep their nulls."""
-    if library_of(X) == "pandas":
+def dense_columns(X: Any, *, keep_matrix: bool = False) -> Any:
+    """Return a pandas frame with its sparse columns dense, other rows as they are.
+
+    Parameters
+    ----------
+    X : {array, DataFrame} of shape (n_samples, n_features)
+        Rows.
+    keep_matrix : bool, default=False
+        Whether a frame stays that scikit-learn reads as a sparse matrix: zeros and
+        other numbers, none of them missing.
+
+    Returns
+    -------
+    rows : {array, DataFrame} of shape (n_samples, n_features)
+        Rows without sparse columns, or those of a matrix.
+    """
+    if library_of(X) != "pandas":
         return X
+    sparse = [isinstance(dtype, pd.SparseDtype) for dtype in X.dtypes]
+    if not any(sparse):
+        return X
+    is_matrix = all(sparse) and all(dtype.fill_value == 0 for dtype in X.dtypes)
+    if keep_matrix and is_matrix and not has_missing(X):
+        return X
+    types = {name: dtype.subtype for name, dtype in X.dtypes[sparse].items()}
+    return X.astype(types)
+
+
+def to_pandas(X: Any) -> pd.DataFrame:
+    """Return a frame as a dense pandas frame; polars columns keep their nulls."""
+    if library_of(X) == "pandas":
+        return dense_columns(X)
     columns = {name: _polars_column(X[name]) for name in X.columns}
     return pd.DataFrame(columns)
 
@@ -106,6 +138,8 @@ def _polars_dtype(name: str, values: pd.Series) -> Any:
 
 def type_name(dtype: Any) -> str:
     """Return the name of a column type, of pandas text with how it is stored."""
+    if isinstance(dtype, pd.SparseDtype):  # What comes back is dense.
+        dtype = dtype.subtype
     if not isinstance(dtype, pd.StringDtype):
         return str(dtype)
     return f"{dtype}({dtype.storage})"
@@ -186,6 +220,22 @@ def has_missing(X: Any) -> bool:
     if array.dtype.kind == "O":
         return bool(pd.isna(array).any())
     return False
+
+
+def columns_of_no_numbers(X: Any) -> list[Any]:
+    """Return the names of the columns of a frame that no array of numbers can hold."""
+    if library_of(X) is None:
+        return []
+    frame, names = to_pandas(X), []
+    for name, dtype in frame.dtypes.items():
+        try:
+            timed = dtype.kind in "mM"
+            frame[name].to_numpy(dtype=np.float64, na_value=np.nan)
+        except (TypeError, ValueError):
+            timed = True
+        if timed:
+            names.append(name)
+    return names
 
 
 def missing_cells(X: Any) -> np.ndarray:

@@ -52,10 +52,6 @@ class Lookup:
         places = np.searchsorted(self.keys, numbers).clip(0, len(self.keys) - 1)
         return np.where(self.keys[places] == numbers, places, -1)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the lookup as plain values."""
-        return dict(vars(self))
-
 
 def find_lookups(
     columns: list[Any],

@@ -7,7 +7,7 @@ impossible from the start; drawn values are made to keep the order in any.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,10 +40,6 @@ class Order:
 
     above: int
     below: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the order as plain values."""
-        return asdict(self)
 
 
 def find_orders(columns: list[Any], cells: list[Any], bound: set[int]) -> list[Order]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -43,10 +43,6 @@ class Product:
     def columns(self) -> list[int]:
         """The column and its factors."""
         return [self.child, *self.factors]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the product as plain values."""
-        return asdict(self)
 
 
 def find_products(

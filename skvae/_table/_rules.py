@@ -213,7 +213,7 @@ class Rules:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the rules as plain values, those of codes apart."""
-        return {n: [entry.to_dict() for entry in getattr(self, n)] for n in _KINDS}
+        return {n: [dict(vars(e)) for e in getattr(self, n)] for n in _KINDS}
 
     @classmethod
     def from_dict(

@@ -76,10 +76,6 @@ class Sum:
         """The total and its parts, in the order in which they give way."""
         return [self.total, *self.parts]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the sum as plain values."""
-        return dict(vars(self))
-
 
 def find_sums(columns: list[Any], cells: list[Any], bound: set[int]) -> list[Sum]:
     """Find the columns that are sums of others in the training rows.
