@@ -30,7 +30,7 @@ from skvae._table._gaps import Gap, close_gaps
 from skvae._table._joint import JointColumn
 from skvae._table._lookups import Lookup, choose_keys, find_lookups, follow_keys
 from skvae._table._orders import Order, find_orders, keep_orders
-from skvae._table._products import Product, find_products, multiply
+from skvae._table._products import Product, find_products, find_rates, multiply
 from skvae._table._sums import Sum, add_up, find_sums
 
 _KINDS: dict[str, Any] = {
@@ -136,6 +136,8 @@ class Rules:
         own.products = find_products(columns, cells, free_children, factors)
         flags = _children(derived) - _children(own.derived)
         own._find_chain(columns, came, patterns | flags)
+        linked = [entry for entry in own.derived if entry.direction]
+        own.products += find_rates(columns, cells, linked, own.columns | patterns)
         told = [*derived, *own.lookups, *gaps, *own.products, *own.date_parts]
         told += own.formulas
         bound = _children(told) | own.sum_columns | patterns
