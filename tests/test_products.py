@@ -55,6 +55,18 @@ def test_products_and_their_rates_are_found(orders):
     assert _found(TableCodec().fit(orders)) == RULES
 
 
+@pytest.mark.parametrize("n", [80, 150])
+def test_small_tables_have_products_too(orders, n):
+    few = orders.head(n).drop(columns="tax")
+    assert _found(TableCodec().fit(few)) == {"total": RULES["total"]}
+    gross = (few["total"] + orders["tax"].head(n)).round(2)
+    few = few.assign(tax=orders["tax"].head(n), gross=gross)
+    codec = TableCodec().fit(few)
+    drawn = codec.decode(codec.encode(few), np.random.default_rng(0))
+    assert _off(drawn).max() < 1e-6
+    np.testing.assert_allclose(drawn["total"] + drawn["tax"], drawn["gross"])
+
+
 def test_slips_and_gaps_do_not_hide_them(orders):
     frame = orders.copy()
     frame.loc[[5, 80], "total"] += 7

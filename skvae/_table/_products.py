@@ -69,7 +69,7 @@ def find_products(
     products : list of Product
         No factor is itself a product that comes later.
     """
-    free = [j for j in sorted(children | factors) if _is_positive(columns[j])]
+    free = [j for j in sorted(children | factors) if _is_positive(columns[j], cells[j])]
     found = _proportional(columns, cells, free, children, factors)
     told = {entry.child for entry in found}
     rest = [j for j in free if j not in told]
@@ -91,9 +91,18 @@ def find_products(
     return first + found
 
 
-def _is_positive(column: Any) -> bool:
+def _is_positive(column: Any, cells: Any) -> bool:
     numeric = isinstance(column, NumericColumn)
-    return numeric and column.extent[0] > 0 and len(column.low) >= _MIN_VALUES
+    return numeric and column.extent[0] > 0 and has_values(column, cells)
+
+
+def has_values(column: Any, cells: np.ndarray) -> bool:
+    """Tell whether a column of numbers has values enough to be told by others.
+
+    Of few rows many values share a code.
+    """
+    many = len(column.low) >= _MIN_VALUES
+    return many or len(np.unique(cells[~np.isnan(cells)])) >= _MIN_VALUES
 
 
 def _proportional(
