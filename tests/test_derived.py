@@ -323,3 +323,39 @@ def test_a_head_that_was_asked_for_is_learned(frame):
     model = VAE(2, likelihood={"log_wage": "gaussian"}, max_iter=1, random_state=0)
     derived = model.fit(frame)._architecture.table.derived
     assert list(frame).index("log_wage") not in {e["child"] for e in derived}
+
+
+# -- flags of what is missing ----------------------------------------------------------
+@pytest.fixture(scope="module")
+def payments():
+    """Amounts and days, of which those that are paid come again, in weeks."""
+    rng = np.random.default_rng(0)
+    n = 1000
+    is_paid = rng.random(n) < 0.4
+    amount, days = (1 + rng.gamma(2, 50, n).round(d) for d in (2, 0))
+    paid = {"paid": amount, "weeks": (days / 7).round(1)}
+    paid = {name: np.where(is_paid, own, np.nan) for name, own in paid.items()}
+    return pd.DataFrame({"amount": amount, "days": days, **paid}), is_paid
+
+
+def _share_off(rows):
+    known = rows.dropna()
+    assert len(known) > 20
+    if "paid" in rows:
+        return (known.amount != known.paid).mean()
+    return ((known.days / 7 - known.weeks).abs() > 0.0501).mean()
+
+
+@pytest.mark.parametrize("names", [["amount", "paid"], ["days", "weeks"]])
+@pytest.mark.parametrize(
+    ("yes", "no"), [("paid", "open"), (True, False), (1, 0), (0.5, 1.5)]
+)
+def test_a_flag_of_missing_cells_hides_no_rule(payments, names, yes, no):
+    frame, is_paid = payments
+    frame = frame[names].assign(status=np.where(is_paid, yes, no))
+    codec = TableCodec().fit(frame)
+    assert [(e.child, e.parent) for e in codec.derived] == [(2, 1)]
+    for own in (codec, TableCodec.from_state(codec.get_state())):
+        drawn = own.decode(own.encode(frame), np.random.default_rng(0))
+        assert _share_off(drawn) == 0
+        pd.testing.assert_series_equal(drawn.status, frame.status)

@@ -79,6 +79,16 @@ def test_orders_of_dates_in_any_unit(jobs, changed):
     assert drawn["end"].isna().sum() == frame["end"].isna().sum()
 
 
+def test_dates_that_are_mostly_missing_keep_their_order(jobs):
+    few = jobs["end"].notna().cumsum() <= 40
+    rare = jobs.assign(end=jobs["end"].where(few))
+    codec = TableCodec().fit(rare)
+    assert ("start", "end") in _orders(codec)
+    drawn = codec.decode(codec.encode(rare), np.random.default_rng(0))
+    assert drawn["end"].notna().sum() == 40
+    assert not (drawn["end"] < drawn["start"]).any()
+
+
 def test_dates_as_text_keep_their_order(jobs):
     frame = jobs.assign(
         **{name: jobs[name].dt.strftime("%d.%m.%Y") for name in ("start", "end")}

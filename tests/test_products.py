@@ -55,6 +55,18 @@ def test_products_and_their_rates_are_found(orders):
     assert _found(TableCodec().fit(orders)) == RULES
 
 
+@pytest.mark.parametrize("n", [80, 150])
+def test_small_tables_have_products_too(orders, n):
+    few = orders.head(n).drop(columns="tax")
+    assert _found(TableCodec().fit(few)) == {"total": RULES["total"]}
+    gross = (few["total"] + orders["tax"].head(n)).round(2)
+    few = few.assign(tax=orders["tax"].head(n), gross=gross)
+    codec = TableCodec().fit(few)
+    drawn = codec.decode(codec.encode(few), np.random.default_rng(0))
+    assert _off(drawn).max() < 1e-6
+    np.testing.assert_allclose(drawn["total"] + drawn["tax"], drawn["gross"])
+
+
 def test_slips_and_gaps_do_not_hide_them(orders):
     frame = orders.copy()
     frame.loc[[5, 80], "total"] += 7
@@ -130,3 +142,55 @@ def test_other_columns_are_no_products(orders, change):
     rng = np.random.default_rng(0)
     frame = change(orders.drop(columns="tax"), rng)
     assert _found(TableCodec().fit(frame)) == {}
+
+
+# -- rates of columns that rise together -----------------------------------------------
+@pytest.fixture(scope="module")
+def prices():
+    price = np.random.default_rng(0).gamma(2, 50, 1000).round(2)
+    group = np.resize(["a", "b"], len(price))
+    gross = (1.19 * price).round(2)
+    return pd.DataFrame({"price": price, "group": group, "gross": gross})
+
+
+def _is_gross(rows):
+    return ((1.19 * rows["price"] - rows["gross"]).abs() < 0.0051).all()
+
+
+@pytest.mark.parametrize("names", [["price", "gross"], ["gross", "price", "group"]])
+def test_a_tax_is_exact_to_the_last_decimal(prices, names):
+    codec = TableCodec().fit(prices[names])
+    assert len(codec.derived) == 1
+    assert [entry.rate for entry in codec.rules.products] == [1.19]
+    drawn = codec.decode(codec.encode(prices[names]), np.random.default_rng(0))
+    assert _is_gross(drawn)
+    assert not drawn["price"].equals(prices["price"])
+
+
+def test_a_tax_is_exact_beside_what_is_known(prices):
+    model = VAE(2, max_iter=0, random_state=0).fit(prices)
+    open_ = prices.head(40).copy()
+    open_.loc[:19, "price"] = np.nan
+    open_.loc[20:, "gross"] = np.nan
+    drawn = model.impute(open_, n_samples=2, random_state=0)
+    for rows in (model.impute(open_), *drawn):
+        pd.testing.assert_frame_equal(rows, prices.head(40))
+    for given in ({"price": 84.03}, {"gross": 100.0}):
+        rows = model.sample(5, given=given, random_state=0)
+        assert (rows[["price", "gross"]] == [84.03, 100.0]).all(axis=None)
+
+
+def test_two_rates_of_a_price_agree_with_it(prices):
+    dollars = (1.0827 * prices["price"]).round(2)
+    frame = prices.assign(dollars=dollars)
+    codec = TableCodec().fit(frame)
+    drawn = codec.decode(codec.encode(frame), np.random.default_rng(0))
+    assert _is_gross(drawn)
+    assert ((1.0827 * drawn["price"] - drawn["dollars"]).abs() < 0.0051).all()
+
+
+def test_what_one_row_contradicts_is_no_rate(prices):
+    gross = prices["gross"] + 0.01 * (prices.index == 7)
+    codec = TableCodec().fit(prices.assign(gross=gross))
+    assert len(codec.derived) == 1
+    assert codec.rules.products == []

@@ -412,3 +412,23 @@ def test_shares_of_a_whole_keep_their_distributions():
     sample = VAE(2, max_iter=5, random_state=0).fit(frame).sample(800, random_state=0)
     assert np.abs(sample[list("abcd")].sum(axis=1) - 1).max() < 1e-5
     assert max(shape_errors(frame, sample).values()) < 0.12
+
+
+def test_a_column_without_a_part_in_a_total_is_left_out():
+    """In the rows without a gap, which are few, it seemed to have one."""
+    rng = np.random.default_rng(0)
+    n = 1000
+    age = np.clip(rng.gamma(9, 5, n), 30, 90).round()
+    late, claims = rng.poisson(3, n), rng.poisson(1, n)
+    years = age - 18 - late
+    known = (late + claims == 3) & (claims > 0)
+    frame = {
+        "age": age,
+        "years": years,
+        "claims": claims,
+        "amount": np.where(known, rng.gamma(2, 500, n).round(2), np.nan),
+        "bonus": np.clip(100 - 5 * years, 50, None),
+    }
+    assert _sums(pd.DataFrame(frame)) == {}
+    lookups = TableCodec().fit(pd.DataFrame(frame)).rules.lookups
+    assert [(e.child, e.parent) for e in lookups] == [(4, 1)]

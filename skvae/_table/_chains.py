@@ -17,16 +17,16 @@ import numpy as np
 from skvae._table._dependence import Derived
 from skvae._table._formulas import Formula
 from skvae._table._gaps import Gap, spread_of
-from skvae._table._products import Product, half_a_unit, rate_of
+from skvae._table._products import Product, half_a_unit, has_values, rate_of
 from skvae._table._sums import Sum
 
 # Columns that are tried at most, and rows that candidates are judged by. Some rows, of
 # which so many may be otherwise, rule most of them out; most cells of those are known.
 _MAX_COLUMNS, _ROWS = 64, 8192
 _SCREENED, _MIN_TOLD = ((12, 1), (240, 6)), 0.2
-# Share of rows that may be otherwise, also where a part of a sum is not zero; values a
-# column needs to be told, and rows that a part needs to tell it.
-_EXCEPTIONS, _EXCEPTIONS_OF_PART, _MIN_VALUES, _MIN_ROWS = 0.01, 0.05, 10, 50
+# Share of rows that may be otherwise, also where a part of a sum is not zero; rows that
+# a part needs to tell a column.
+_EXCEPTIONS, _EXCEPTIONS_OF_PART, _MIN_ROWS = 0.01, 0.05, 50
 _MIN_SHARE, _MIN_COUNTING, _SURE = 0.05, 0.5, 0.999
 # Columns whose sums are compared to those of others, times that, and relative error.
 _MAX_IN_SUMS, _DRAWS, _ROWS_OF_SUMS, _ERROR = 32, 3, 12, 1e-9
@@ -83,7 +83,7 @@ class Numbers:
 
     def is_told(self, j: int) -> bool:
         """Tell whether a column has values enough to be told by a formula."""
-        return len(self.columns[j].low) >= _MIN_VALUES
+        return has_values(self.columns[j], self.cells[j])
 
     def spread(self, j: int) -> float:
         """Return how far apart the deciles of a column lie."""

@@ -11,7 +11,13 @@ import pandas as pd
 
 from skvae._table._categorical import CategoryColumn
 from skvae._table._datetime import TimeColumn
-from skvae._table._dependence import Derived, direction_of, find_derived, told_ranks
+from skvae._table._dependence import (
+    Derived,
+    direction_of,
+    find_derived,
+    telling_values,
+    told_ranks,
+)
 from skvae._table._draft import Draft
 from skvae._table._exclusions import find_exclusions
 from skvae._table._finer import with_finer_bins
@@ -548,7 +554,8 @@ class TableCodec(CodeLayout):
         codec.exclusions = [tuple(entry) for entry in state["exclusions"]]
         codec.derived = [Derived(**entry) for entry in state["derived"]]
         codec.gaps = [Gap.from_state(gap) for gap in state["gaps"]]
-        codec.rules = Rules.from_dict(state["rules"], codec.gaps, codec.derived)
+        telling = telling_values(codec.derived, codec.columns)
+        codec.rules = Rules.from_dict(state["rules"], codec.gaps, telling)
         codec.forms = {j: ObjectForm(**form) for j, form in state["forms"]}
         for name in ("library", "names", "dtypes", "categories"):
             setattr(codec, name, state[name])

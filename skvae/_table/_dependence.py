@@ -123,6 +123,30 @@ def determines(pair: np.ndarray, missing: tuple[int, int], n_columns: int) -> bo
     return bool(chance < _LOG_CHANCE - 2 * np.log(n_columns))
 
 
+def telling_values(derived: list[Derived], columns: list[Any]) -> list[Derived]:
+    """Leave out columns that only tell where the cells of another one are missing.
+
+    Parameters
+    ----------
+    derived : list of Derived
+        Columns that another one determines.
+    columns : list
+        The fitted columns.
+
+    Returns
+    -------
+    telling : list of Derived
+        Those that may change with a value of the other column.
+    """
+    telling = []
+    for entry in derived:
+        is_own = entry.parent < len(columns)
+        missing = columns[entry.parent].missing_code if is_own else -1
+        known = {code for k, code in enumerate(entry.codes) if k != missing}
+        telling += [entry] if len(known) > 1 else []
+    return telling
+
+
 def direction_of(codes: np.ndarray, parent: np.ndarray, child: np.ndarray) -> int:
     """Tell how values of two columns go together among rows of one code.
 

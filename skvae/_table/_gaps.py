@@ -20,6 +20,8 @@ from skvae._table._numeric import NumericColumn
 
 # Rows and bins from which on a difference is judged; the share of them in bins.
 _MIN_ROWS, _MIN_BINS, _MIN_SHARE = 50, 4, 0.5
+# Moments are fewer where an event is rare; on one side of earlier ones is no chance.
+_MIN_MOMENTS = 20
 # Spread of the difference, 10 to 90 %, at most: in bins of the later column, and for
 # moments on one side of the earlier ones, as a share of the spread of those.
 _MAX_BINS, _MAX_SHARE = 0.6, 0.25
@@ -162,21 +164,16 @@ def _candidates(
 ) -> Iterator[tuple[int, list[int]]]:
     """Yield each column with those before it that some rows show to be close."""
     kinds = [_kind(column) for column in columns]
-    n = len(cells[0]) if cells else 0
-    some = np.linspace(0, n - 1, min(n, _SCREENED)).astype(np.int64)
-    few: list[Any] = [
-        None if kind is None else _absolute(pd.Series(cell).iloc[some])
-        for kind, cell in zip(kinds, cells, strict=True)
-    ]
     for j, kind in enumerate(kinds):
         before = [i for i in range(j) if kind is not None and kinds[i] == kind]
-        if not before:
+        known = np.flatnonzero(pd.notna(cells[j])) if before else np.empty(0)
+        if not len(known):
             continue
-        known = ~np.isnan(few[j])
-        if not known.any():
-            continue
-        starts = np.column_stack([few[i] for i in before])[known]
-        spread = spread_of(few[j][known, None] - starts)
+        place = np.linspace(0, len(known) - 1, min(len(known), _SCREENED))
+        some = known[place.astype(np.int64)]
+        few = {i: _absolute(pd.Series(cells[i]).iloc[some]) for i in (*before, j)}
+        starts = np.column_stack([few[i] for i in before])
+        spread = spread_of(few[j][:, None] - starts)
         limit = _max_bins(columns[j]) * _typical_width(columns[j])
         if isinstance(columns[j], TimeColumn):
             limit = np.maximum(limit, _MAX_SHARE * spread_of(starts))
@@ -187,7 +184,7 @@ def _candidates(
 
 def _kind(column: Any) -> Any:
     """Return what two columns share that have a difference; None without bins."""
-    if isinstance(column, TimeColumn) and len(column.bins) >= _MIN_BINS:
+    if isinstance(column, TimeColumn) and len(column.bins):
         return column.unit, column.is_duration, column.zone is None
     if isinstance(column, NumericColumn) and len(column.bins) >= _MIN_BINS:
         return "number"
@@ -297,12 +294,15 @@ def _closeness(child: Any, before: Any, after: Any) -> tuple[float, float, int] 
     number = number_of(child)
     width = number.widths_at(end)
     binned = width > 0
-    if binned.sum() < max(_MIN_ROWS, _MIN_SHARE * len(end)):
+    least = _MIN_MOMENTS if isinstance(child, TimeColumn) else _MIN_ROWS
+    if binned.sum() < max(least, _MIN_SHARE * len(end)):
         return None
     difference = end - start
     low, high = difference.min(), difference.max()
     spread = float(spread_of(difference[binned]))
-    limit = _max_bins(child) * float(np.median(width[binned]))
+    # Bins of few rows are too wide to tell what is close.
+    fine = len(child.bins) >= _MIN_BINS and binned.sum() >= _MIN_ROWS
+    limit = _max_bins(child) * float(np.median(width[binned])) if fine else 0.0
     side = int(low >= 0) - int(high <= 0)
     if isinstance(child, TimeColumn) and side:
         limit = max(limit, _MAX_SHARE * spread_of(start))

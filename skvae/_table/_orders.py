@@ -19,8 +19,9 @@ from skvae._table._gaps import number_of
 from skvae._table._numeric import NumericColumn
 
 # Rows of both columns, and rows that independent columns would have the wrong way
-# round, from which on an order is believed.
+# round, from which on an order is believed; of moments, which seldom have none.
 _MIN_ROWS, _MIN_EXPECTED = 50, 30.0
+_MIN_MOMENTS, _MIN_EXPECTED_OF_MOMENTS = 20, 8.0
 # Rows that most pairs of columns are told apart by.
 _SCREENED = 512
 # Relative error of large numbers; codes of all columns up to which pairs are listed.
@@ -65,8 +66,9 @@ def find_orders(columns: list[Any], cells: list[Any], bound: set[int]) -> list[O
     for kind in {_kind(columns[j]) for j in asked}:
         own = [j for j in asked if _kind(columns[j]) == kind]
         for below, above in _never_crossed([numbers[j] for j in own]):
-            pair = own[below], own[above]
-            keeps[pair] = _is_no_chance(numbers[own[below]], numbers[own[above]])
+            i, j = own[below], own[above]
+            is_time = isinstance(columns[i], TimeColumn)
+            keeps[i, j] = _is_no_chance(numbers[i], numbers[j], is_time)
     # Columns that are nowhere below each other are equal.
     keeps &= ~keeps.T
     steps = keeps.astype(np.int64)
@@ -98,13 +100,14 @@ def _under(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     return above < below - _ROUNDING * np.abs(below)
 
 
-def _is_no_chance(below: np.ndarray, above: np.ndarray) -> bool:
+def _is_no_chance(below: np.ndarray, above: np.ndarray, is_time: bool) -> bool:
     both = ~(np.isnan(below) | np.isnan(above))
     n = int(both.sum())
-    if n < _MIN_ROWS:
+    if n < (_MIN_MOMENTS if is_time else _MIN_ROWS):
         return False
     lower = np.searchsorted(np.sort(above[both]), below[both], side="left")
-    return bool(lower.sum() / n >= _MIN_EXPECTED)
+    expected = _MIN_EXPECTED_OF_MOMENTS if is_time else _MIN_EXPECTED
+    return bool(lower.sum() / n >= expected)
 
 
 def _kind(column: Any) -> Any:

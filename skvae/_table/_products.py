@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from skvae._table._dependence import Derived
 from skvae._table._draft import Draft
 from skvae._table._numeric import NumericColumn
 from skvae._table._sums import slopes_of, whole_rows
@@ -64,7 +65,7 @@ def find_products(
     products : list of Product
         No factor is itself a product that comes later.
     """
-    free = [j for j in sorted(children | factors) if _is_positive(columns[j])]
+    free = [j for j in sorted(children | factors) if _is_positive(columns[j], cells[j])]
     found = _proportional(columns, cells, free, children, factors)
     told = {entry.child for entry in found}
     rest = [j for j in free if j not in told]
@@ -86,9 +87,18 @@ def find_products(
     return first + found
 
 
-def _is_positive(column: Any) -> bool:
+def _is_positive(column: Any, cells: Any) -> bool:
     numeric = isinstance(column, NumericColumn)
-    return numeric and column.extent[0] > 0 and len(column.low) >= _MIN_VALUES
+    return numeric and column.extent[0] > 0 and has_values(column, cells)
+
+
+def has_values(column: Any, cells: np.ndarray) -> bool:
+    """Tell whether a column of numbers has values enough to be told by others.
+
+    Of few rows many values share a code.
+    """
+    many = len(column.low) >= _MIN_VALUES
+    return many or len(np.unique(cells[~np.isnan(cells)])) >= _MIN_VALUES
 
 
 def _proportional(
@@ -109,6 +119,59 @@ def _proportional(
                 if rate is not None:
                     found[j] = Product(j, [i], rate)
     return list(found.values())
+
+
+def find_rates(
+    columns: list[Any], cells: list[Any], linked: list[Derived], bound: set[int]
+) -> list[Product]:
+    """Find the rates of columns that rise and fall with another one.
+
+    Ranks within a code lead close to them, a rate to the last decimal.
+
+    Parameters
+    ----------
+    columns : list
+        The fitted columns.
+    cells : list of array-like
+        Their training cells; those of numbers are arrays of floats.
+    linked : list of Derived
+        Columns that rise and fall with another one.
+    bound : set of int
+        Columns whose values already have to agree with others.
+
+    Returns
+    -------
+    products : list of Product
+        Those that all training rows keep to.
+    """
+    found: list[Product] = []
+    for entry in linked:
+        pair = [entry.child, entry.parent]
+        numeric = all(isinstance(columns[j], NumericColumn) for j in pair)
+        if not numeric or not bound.isdisjoint(pair):
+            continue
+        alone = sum(other.parent == entry.parent for other in linked) == 1
+        ways = [pair, pair[::-1]] if alone else [pair]
+        rates = [(_exact_rate(columns[j], cells[j], cells[i]), j, i) for j, i in ways]
+        kept = [(rate, j, i) for rate, j, i in rates if rate is not None]
+        if kept:
+            # Of 1.19 and 0.84033613 the first one is meant.
+            rate, child, factor = min(kept, key=lambda own: len(repr(own[0])))
+            found.append(Product(child, [factor], rate))
+    return found
+
+
+def _exact_rate(column: Any, cells: np.ndarray, given: np.ndarray) -> float | None:
+    rate = rate_of(column, cells, given)
+    if rate is None:
+        return None
+    known = ~(np.isnan(cells) | np.isnan(given))
+    told = column.rounded(rate * given[known])
+    return rate if (np.abs(told - cells[known]) <= _error(cells[known])).all() else None
+
+
+def _error(cells: np.ndarray) -> Any:
+    return _ERROR * np.abs(cells)
 
 
 def rate_of(column: Any, cells: np.ndarray, product: np.ndarray) -> float | None:
@@ -136,7 +199,7 @@ def rate_of(column: Any, cells: np.ndarray, product: np.ndarray) -> float | None
 
 def half_a_unit(column: Any, cells: np.ndarray) -> np.ndarray:
     """Return how far numbers of a column are from what they were rounded from."""
-    error = _ERROR * np.abs(cells)
+    error = _error(cells)
     if column.decimals is None:
         return error
     return 0.5 * 10.0**-column.decimals + error

@@ -23,14 +23,14 @@ from skvae._table._chains import (
     ordered,
     spare_repeated,
 )
-from skvae._table._dependence import Derived
+from skvae._table._dependence import Derived, telling_values
 from skvae._table._draft import Draft
 from skvae._table._formulas import Formula, settle
 from skvae._table._gaps import Gap, close_gaps
 from skvae._table._joint import JointColumn
 from skvae._table._lookups import Lookup, choose_keys, find_lookups, follow_keys
 from skvae._table._orders import Order, find_orders, keep_orders
-from skvae._table._products import Product, find_products, multiply
+from skvae._table._products import Product, find_products, find_rates, multiply
 from skvae._table._sums import Sum, add_up, find_sums
 
 _KINDS: dict[str, Any] = {
@@ -53,7 +53,7 @@ class Rules:
     gaps : list of Gap
         Columns coded as their difference from another one.
     derived : list of Derived
-        Columns whose codes follow from those of another one.
+        Columns whose codes follow from the values of another one.
     date_parts : list of DatePart
         Columns that a date tells.
     sums : list of Sum
@@ -115,24 +115,29 @@ class Rules:
         rules : Rules
             A column follows from others by one rule only.
         """
-        own = cls(gaps, derived)
+        # A value that moves stays known: what tells no more than that leaves it free.
+        own = cls(gaps, telling_values(derived, columns))
         patterns = {j for column in joint for j in column.members}
         own.date_parts = find_date_parts(columns, cells, codes, _children(gaps))
         bound = both_of(gaps) | _children(derived) | _children(own.date_parts)
         # Only numbers follow a number that gives way.
-        others = (e for e in derived if columns[e.child].kind != "numeric")
+        others = (e for e in own.derived if columns[e.child].kind != "numeric")
         bound |= {entry.parent for entry in others}
         own.sums = find_sums(columns, cells, bound)
         dates = {entry.parent for entry in own.date_parts}
         bound = (own.columns - dates) | patterns
         own.lookups = find_lookups(columns, cells, codes, derived, bound)
         free = set(range(len(columns)))
-        free -= both_of(derived) | both_of(gaps) | both_of(own.date_parts)
+        free -= _children(derived) | both_of(own.derived)
+        free -= both_of(gaps) | both_of(own.date_parts)
         totals = {entry.total for entry in own.sums}
         free_children = free - _children(own.lookups) - totals
         factors = free - own.sum_columns
         own.products = find_products(columns, cells, free_children, factors)
-        own._find_chain(columns, came, patterns)
+        flags = _children(derived) - _children(own.derived)
+        own._find_chain(columns, came, patterns | flags)
+        linked = [entry for entry in own.derived if entry.direction]
+        own.products += find_rates(columns, cells, linked, own.columns | patterns)
         told = [*derived, *own.lookups, *gaps, *own.products, *own.date_parts]
         told += own.formulas
         bound = _children(told) | own.sum_columns | patterns
@@ -140,14 +145,14 @@ class Rules:
         return own
 
     def _find_chain(
-        self, columns: list[Any], cells: list[Any], patterns: set[int]
+        self, columns: list[Any], cells: list[Any], apart: set[int]
     ) -> None:
         """Find numbers with a part in several rules; their formulas replace these."""
         ends = {gap.child: gap.column for gap in self.gaps}
         columns = [ends.get(j, column) for j, column in enumerate(columns)]
         numeric = {j for j, own in enumerate(columns) if own.kind == "numeric"}
         numbers = Numbers.of(
-            columns, cells, numeric - patterns - _children(self.date_parts)
+            columns, cells, numeric - apart - _children(self.date_parts)
         )
         candidates = find_candidates(numbers)
         if not candidates:
@@ -164,8 +169,8 @@ class Rules:
             chain, left = ordered(candidates, gaps, links, firm)
             self.formulas, own = connected(chain, old)
             # What is looked up, or tells that, stays as it is.
-            apart = [e for e in self.lookups if not own >= {*_pair(e)}]
-            bound = {j for e in apart for j in _pair(e) if j in own} - firm
+            looked_up = [e for e in self.lookups if not own >= {*_pair(e)}]
+            bound = {j for e in looked_up for j in _pair(e) if j in own} - firm
             if not bound:
                 break
             firm |= bound

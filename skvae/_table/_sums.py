@@ -132,11 +132,31 @@ def _sum_of(
     rests = _rests(columns[total], cells[total], entry.rest(cells))
     if rests is None:
         return None
+    parts = _narrowing(columns[total], entry, cells)
+    if parts != entry.parts:
+        signs = [entry.signs[entry.parts.index(j)] for j in parts]
+        return _sum_of(columns, cells, total, parts, signs) if parts else None
     # Two columns: a share and the rest of it, a year of birth and an age.
     alike = columns[total].decimals == columns[parts[0]].decimals
     if len(parts) == 1 and not (alike and len(rests[0]) <= _FEW_RESTS):
         return None
     return replace(entry, rests=rests[0], shares=rests[1])
+
+
+def _narrowing(column: Any, entry: Sum, cells: list[Any]) -> list[int]:
+    """Return the parts without which more values would be left of the total."""
+    rest = entry.rest(cells)
+    known = ~np.isnan(rest)
+    rest, digits = rest[known], _digits_of_rests(column)
+    parts = dict(zip(entry.parts, entry.signs, strict=True))
+    # Those that vary least are more likely to be there by chance.
+    for j in reversed(entry.parts):
+        without = rest + parts[j] * cells[j][known]
+        few, more = (len(np.unique(rounded(r, digits))) for r in (rest, without))
+        if more <= few:
+            del parts[j]
+            rest = without
+    return list(parts)
 
 
 def _varies(column: NumericColumn) -> bool:
@@ -176,10 +196,7 @@ def _rests(
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Return what is left of a total and how often, None if that is no rule."""
     known = ~np.isnan(rest)
-    digits = _decimals(column)
-    if digits > _AMOUNT:
-        digits = min(digits, _decimals_left(column, _DIGITS_SINGLE))
-    rest = rounded(rest[known], digits)
+    rest = rounded(rest[known], _digits_of_rests(column))
     if spread_of(rest) > _MAX_SHARE * spread_of(total[known]):
         return None
     values, counts = np.unique(rest, return_counts=True)
@@ -188,6 +205,13 @@ def _rests(
         values, counts = values[~alone], counts[~alone]
     most = min(np.sqrt(len(rest)), _MAX_VALUES * len(np.unique(total[known])))
     return (values, counts / counts.sum()) if len(values) <= most else None
+
+
+def _digits_of_rests(column: Any) -> int:
+    digits = _decimals(column)
+    if digits > _AMOUNT:
+        digits = min(digits, _decimals_left(column, _DIGITS_SINGLE))
+    return digits
 
 
 def _decimals(column: Any) -> int:
