@@ -495,7 +495,7 @@ class BaseAutoencoder(
         check_is_fitted(self)
         if n_samples is not None:
             check_count("n_samples", n_samples)
-        return imputed(self, dense_columns(X), n_samples, random_state)
+        return imputed(self, X, n_samples, random_state)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Compute the mean of `score_samples` over rows; higher is better.

@@ -20,7 +20,13 @@ from skvae._compat import warn
 from skvae._proposals import Proposals
 from skvae._random import draw_torch_generator, stratified, torch_generator
 from skvae._refilling import reconstructed, refilled
-from skvae._table import Container, Known, fill_cells, missing_cells
+from skvae._table import (
+    Container,
+    Known,
+    dense_columns,
+    fill_cells,
+    missing_cells,
+)
 
 _DRAWS = 1000
 _DRAWS_TABLE = 100
@@ -56,6 +62,7 @@ def imputed(
             "Sparse data was passed for X, but complete rows are dense. Use "
             "'.toarray()' to convert to a dense numpy array."
         )
+    X = dense_columns(X)
     rows = estimator._validate(X, reset=False)
     table = estimator._columns.kind == "table"
     # The codec knows the cells of a frame or an array, of other rows their numbers.
@@ -104,6 +111,7 @@ def _alike(
 def _warn_of_unknown(codec: Any, cells: np.ndarray) -> None:
     """Warn of columns of a table that nothing but "missing" is known of."""
     unknown = (codec.sizes == 1) & (np.asarray(codec.missing_code) >= 0)
+    unknown = unknown[: cells.shape[1]]  # Behind them are those of joint columns.
     left = [codec.names[j] for j in np.flatnonzero(unknown & cells.any(axis=0))]
     if left:
         warn(
