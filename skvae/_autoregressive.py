@@ -141,6 +141,8 @@ class AutoregressiveLikelihood(TableLikelihood):
         Columns that another one determines, which neither speak nor hear.
     excluded : sequence of (int, int, float)
         Codes that never come together; see `ExcludedPairs`.
+    scores : sequence of float
+        Normal score of each code; see `skvae._smoothing.kernel_of`.
     generator : torch.Generator
         Draws the first entries.
     dtype : torch.dtype
@@ -161,6 +163,7 @@ class AutoregressiveLikelihood(TableLikelihood):
         gaussian: Any = (),
         derived: Any = (),
         excluded: Any = (),
+        scores: Any = (),
         generator: torch.Generator,
         dtype: Any,
     ):
@@ -176,7 +179,7 @@ class AutoregressiveLikelihood(TableLikelihood):
         self.heads = GaussianHeads(gaussian, dtype) if gaussian else None
         self.excluding = {int(of_code[first]) for first, _, _ in excluded}
         self.excluded = ExcludedPairs(excluded, self.n_outputs, dtype)
-        self.smoother = BinSmoother(bin_runs, smoothing, self.n_outputs, dtype)
+        self.smoother = BinSmoother(bin_runs, smoothing, self.n_outputs, dtype, scores)
         # Smoothed weights vary less: bins are to hear with the variance of levels.
         unit = torch.ones(self.n_outputs, dtype=dtype)
         stiffness = self.smoother.variances(unit)

@@ -223,6 +223,7 @@ def _table_decoder(
         bin_runs=table.bin_runs,
         width=table.smoothing,
         gaussian=table.gaussian,
+        scores=table.scores,
         dropout=arch.dropout,
         generator=generator,
         dtype=getattr(torch, arch.dtype),
@@ -251,6 +252,7 @@ def _table_likelihood(
         gaussian=table.gaussian,
         derived=table.derived,
         excluded=table.excluded,
+        scores=table.scores,
         generator=generator,
         dtype=dtype,
     )

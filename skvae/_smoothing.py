@@ -42,17 +42,24 @@ class BinSmoother(nn.Module):
         Number of codes.
     dtype : torch.dtype
         Type of the values.
+    scores : sequence of float, default=()
+        Normal score of each code; see `kernel_of`.
     """
 
-    def __init__(self, runs: Any, width: float, n_codes: int, dtype: Any):
+    def __init__(
+        self, runs: Any, width: float, n_codes: int, dtype: Any, scores: Any = ()
+    ):
         super().__init__()
         runs = [np.asarray(r) for r in runs] if width > 0 else []
         self.runs = [torch.as_tensor(run) for run in runs]
         self.places = [slice(int(run[0]), int(run[-1]) + 1) for run in runs]
         self.rest = _between(self.places, n_codes)
         for i, run in enumerate(runs):
-            kernel = torch.as_tensor(kernel_of(run - run[0], width), dtype=dtype)
-            self.register_buffer(f"kernel{i}", kernel, persistent=False)
+            own = np.asarray(scores)[run] if len(scores) else None
+            kernel = kernel_of(run - run[0], width, own)
+            self.register_buffer(
+                f"kernel{i}", torch.as_tensor(kernel, dtype=dtype), persistent=False
+            )
 
     @property
     def kernels(self) -> list[Tensor]:
@@ -176,8 +183,13 @@ def _between(places: list[slice], n: int) -> list[slice]:
     return [slice(first, last) for first, last in gaps if first < last]
 
 
-def kernel_of(run: np.ndarray, width: float) -> np.ndarray:
+def kernel_of(
+    run: np.ndarray, width: float, scores: np.ndarray | None = None
+) -> np.ndarray:
     """Return the weights of neighbours, of which each column sums to one.
+
+    The log-ratio of two normal densities is a parabola. Smoothed, it would bend at the
+    ends of a run, and where values between its bins are codes of their own.
 
     Parameters
     ----------
@@ -185,11 +197,17 @@ def kernel_of(run: np.ndarray, width: float) -> np.ndarray:
         Places of the neighbours, from 0 on; places left out stay themselves.
     width : float
         Standard deviation, in neighbours.
+    scores : ndarray of shape (len(run),) or None, default=None
+        Numbers whose parabolas stay as they are: the rest alone is smoothed.
     """
     steps = np.arange(len(run))
     weights = np.exp(-0.5 * (np.subtract.outer(steps, steps) / width) ** 2)
     # Products with the denormal numbers far out would cost thirty times more.
     weights[weights < 1e-9] = 0.0
+    weights /= weights.sum(axis=0)
+    if scores is not None:
+        basis, _ = np.linalg.qr(np.vander(scores, 3))
+        weights += basis @ (basis.T - basis.T @ weights)
     kernel = np.eye(int(run[-1]) + 1)
-    kernel[np.ix_(run, run)] = weights / weights.sum(axis=0)
+    kernel[np.ix_(run, run)] = weights
     return kernel

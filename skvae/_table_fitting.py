@@ -62,6 +62,7 @@ def table_architecture(
         excluded=_excluded(codec, gaussian),
         entry_width=entry_width(est, recipe),
         context_penalty=context_penalty(n),
+        scores=codec.code_values.tolist(),
     )
 
 

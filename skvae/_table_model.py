@@ -8,6 +8,7 @@ decoder gives one block of logits that holds the heads of all columns.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +55,8 @@ class TableArchitecture:
         Length of what a code says to the columns after its own; 0 is nothing.
     context_penalty : float
         Weight of the squares of the weights it is heard by.
+    scores : list of float, default=()
+        Normal score of each code, whose parabolas the sharing leaves alone.
     """
 
     sizes: list[int]
@@ -64,6 +67,7 @@ class TableArchitecture:
     excluded: list[tuple[int, int, float]]
     entry_width: int
     context_penalty: float
+    scores: Sequence[float] = ()
 
 
 class TableColumns:
@@ -261,6 +265,8 @@ class TableDecoder(nn.Module):
         Standard deviation of the smoothing, in bins; 0 is none.
     gaussian : sequence of dict
         Columns whose logits are normal; see `GaussianHeads`.
+    scores : sequence of float, default=()
+        Normal score of each code; see `kernel_of`.
     """
 
     def __init__(
@@ -273,6 +279,7 @@ class TableDecoder(nn.Module):
         bin_runs: Any = (),
         width: float = 3.0,
         gaussian: Any = (),
+        scores: Any = (),
         dropout: float = 0.0,
         generator: torch.Generator | None = None,
         dtype: Any = None,
@@ -291,7 +298,7 @@ class TableDecoder(nn.Module):
             generator=generator,
             dtype=dtype,
         )
-        self.smoother = BinSmoother(bin_runs, width, n_out, dtype)
+        self.smoother = BinSmoother(bin_runs, width, n_out, dtype, scores)
         self.heads = GaussianHeads(gaussian, dtype) if gaussian else None
         self._joined: SmoothedNetwork | None = None
 

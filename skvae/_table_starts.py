@@ -165,10 +165,14 @@ def start_at_regressions(
         u = smooth.double().numpy()[some + codec.offsets]
         start = torch.zeros_like(likelihood.weight)
         numbers = _numbers(codec, likelihood)
-        fits = [
-            (_regression(z, u[:, j]), _regression(_beside(z, u, numbers[:i]), u[:, j]))
-            for i, j in enumerate(numbers)
-        ]
+        fits = []
+        for i, j in enumerate(numbers):
+            beside = _beside(z, u, numbers[:i])
+            known = some[:, j] != codec.columns[j].missing_code
+            if known.sum() < 2 * beside.shape[1]:
+                known[:] = True  # So few would tell too much of themselves.
+            own = u[known, j]
+            fits.append((_regression(z[known], own), _regression(beside[known], own)))
         least = _least_variance([s2 for _, (_, s2) in fits])
         for i, (j, (own_fit, joint_fit)) in enumerate(zip(numbers, fits, strict=True)):
             whole, place = codec.places(j)

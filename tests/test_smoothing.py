@@ -95,6 +95,19 @@ def test_smoothing_is_a_product_with_the_kernels(shape):
     )
 
 
+def test_parabolas_of_the_scores_stay_as_they_are():
+    scores = np.arange(14) ** 2.0
+    smoother = BinSmoother(RUNS, 1.5, 14, torch.float64, scores)
+    parabola = torch.as_tensor(0.3 + 0.2 * scores - 0.01 * scores**2)
+    torch.testing.assert_close(smoother(parabola), parabola)
+    # What no parabola fits is smoothed as before.
+    basis, _ = np.linalg.qr(np.vander(scores[1:6], 3))
+    rest = torch.zeros(14, dtype=torch.float64)
+    rest[1:6] = torch.as_tensor(np.eye(5)[2] - basis @ basis[2])
+    plain = BinSmoother(RUNS, 1.5, 14, torch.float64)
+    torch.testing.assert_close(smoother(rest), plain(rest))
+
+
 def test_a_bound_decoder_can_be_copied(decoder):
     flat = FlatParameters(decoder)
     flat.bind()
