@@ -152,7 +152,8 @@ class ConditionalVAE(ClassesMixin, VAE):
             Training rows.
         y : array-like or DataFrame of shape (n_samples,) or (n_samples, n_conditions)
             Conditions of the rows, which must be given: classes, numbers, or several
-            columns. Rows whose class is marked -1, NaN or None have no label.
+            columns. Integers are classes. Rows whose class is marked -1 (beside two or
+            more labels from 0 on), NaN or None have no label.
 
         Returns
         -------
@@ -182,7 +183,8 @@ class ConditionalVAE(ClassesMixin, VAE):
             Training rows.
         y : array-like or DataFrame of shape (n_samples,) or (n_samples, n_conditions)
             Conditions of the rows, which must be given: classes, numbers, or several
-            columns. Rows whose class is marked -1, NaN or None have no label.
+            columns. Integers are classes. Rows whose class is marked -1 (beside two or
+            more labels from 0 on), NaN or None have no label.
         classes : array-like of shape (n_classes,), default=None
             Classes across all calls to partial_fit, of a single condition; `y` doesn't
             need to contain all labels in `classes`. It can be omitted in the subsequent
