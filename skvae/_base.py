@@ -70,7 +70,7 @@ class Recipe:
         Family of p(x | z), or "auto".
     noise : str or float
         What the scale of a gaussian likelihood depends on; 1.0 is squared error.
-    prior, n_mixture : str, int
+    prior : str
         Family of p(z).
     n_importance_samples : int
         Draws of z per row while training.
@@ -96,7 +96,6 @@ class Recipe:
     likelihood: str = "auto"
     noise: str | float = 1.0
     prior: str = "normal"
-    n_mixture: int = 0
     n_importance_samples: int = 1
 
 

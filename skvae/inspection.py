@@ -107,7 +107,10 @@ class QualityReportDisplay:
             [100 * self.column_errors[name] for name in names],
         )
         columns.set(xlabel="shape error, %", title="Columns")
-        image = pairs.imshow(100 * np.asarray(self.pair_errors), cmap="viridis", vmin=0)
+        errors = 100 * np.asarray(self.pair_errors)
+        # Without any error the scale would be centred on zero.
+        highest = np.nanmax(errors) or 1.0
+        image = pairs.imshow(errors, cmap="viridis", vmin=0, vmax=highest)
         places = np.arange(len(self.feature_names))
         pairs.set_xticks(places, self.feature_names, rotation=90)
         pairs.set_yticks(places, self.feature_names)

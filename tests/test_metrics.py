@@ -482,6 +482,16 @@ def test_report_draws_columns_and_pairs(report):
     matplotlib.pyplot.close(display.figure_)
 
 
+def test_the_colours_of_pairs_without_errors_begin_at_zero():
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("agg")
+    table = pd.DataFrame({"a": [0.0, 1.0, 2.0, 3.0] * 5, "b": list("xyxz") * 5})
+    display = metrics.QualityReport(table, table, table, random_state=0).plot()
+    (image,) = display.axes_[1].get_images()
+    assert image.get_clim() == (0.0, 1.0)
+    matplotlib.pyplot.close(display.figure_)
+
+
 # -- codes -----------------------------------------------------------------------------
 
 
