@@ -15,6 +15,10 @@ from torch import Tensor, nn
 
 from skvae._fused import BoundNetwork
 
+# Widths from which on an unbroken run is long: such columns learn better when all of
+# their weights are smoothed.
+_LONG = 6
+
 
 class _Smooth(torch.autograd.Function):
     """Replace the values of each run of bins by a weighted mean of its neighbours."""
@@ -43,7 +47,8 @@ class BinSmoother(nn.Module):
     dtype : torch.dtype
         Type of the values.
     scores : sequence of float, default=()
-        Normal score of each code; see `kernel_of`.
+        Normal score of each code, for runs that are short or have codes in between;
+        see `kernel_of`.
     """
 
     def __init__(
@@ -55,7 +60,8 @@ class BinSmoother(nn.Module):
         self.places = [slice(int(run[0]), int(run[-1]) + 1) for run in runs]
         self.rest = _between(self.places, n_codes)
         for i, run in enumerate(runs):
-            own = np.asarray(scores)[run] if len(scores) else None
+            bends = len(scores) and _bends(run, width)
+            own = np.asarray(scores)[run] if bends else None
             kernel = kernel_of(run - run[0], width, own)
             self.register_buffer(
                 f"kernel{i}", torch.as_tensor(kernel, dtype=dtype), persistent=False
@@ -181,6 +187,11 @@ def _between(places: list[slice], n: int) -> list[slice]:
     edges = [0, *(edge for place in places for edge in (place.start, place.stop)), n]
     gaps = zip(edges[::2], edges[1::2], strict=True)
     return [slice(first, last) for first, last in gaps if first < last]
+
+
+def _bends(run: np.ndarray, width: float) -> bool:
+    """Tell whether smoothing bends lines by more than a little at the ends of a run."""
+    return len(run) < _LONG * width or run[-1] - run[0] >= len(run)
 
 
 def kernel_of(

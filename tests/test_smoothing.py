@@ -108,6 +108,19 @@ def test_parabolas_of_the_scores_stay_as_they_are():
     torch.testing.assert_close(smoother(rest), plain(rest))
 
 
+def test_long_runs_without_codes_in_between_are_smoothed_as_a_whole():
+    run = list(range(2, 12))
+    line = torch.arange(14.0, dtype=torch.float64)
+    short, long = (
+        BinSmoother([run], width, 14, torch.float64, line.numpy())(line)
+        for width in (2.0, 1.5)
+    )
+    torch.testing.assert_close(short, line)
+    plain = BinSmoother([run], 1.5, 14, torch.float64)
+    torch.testing.assert_close(long, plain(line))
+    assert not torch.allclose(long, line)
+
+
 def test_a_bound_decoder_can_be_copied(decoder):
     flat = FlatParameters(decoder)
     flat.bind()
