@@ -252,6 +252,7 @@ def test_conditions_asked_for_in_a_list_come_back_as_an_array(model):
         np.testing.assert_array_equal(asked, y)
 
 
+@pytest.mark.slow
 def test_predict_recognises_held_out_rows(wine):
     X, X_test, y, y_test = train_test_split(*wine, random_state=0)
     model = ConditionalVAE(3, random_state=0).fit(X, y)
@@ -454,6 +455,7 @@ def test_rows_without_labels_are_told_apart_by_plain_noise():
     assert (model.predict(X[20:]) == y[20:]).mean() > 0.95
 
 
+@pytest.mark.slow
 def test_classes_of_a_table_begin_with_rows_of_their_own():
     # One mixture for all classes would have to be taken apart by training.
     rng = np.random.default_rng(0)

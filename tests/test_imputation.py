@@ -111,6 +111,7 @@ def test_frames_come_back_as_they_came(wine):
     assert list(imputer.get_feature_names_out()) == names
 
 
+@pytest.mark.slow
 def test_drops_into_a_pipeline_and_a_grid_search(wine):
     X, _ = with_gaps(wine, 0.2)
     y = load_wine().target

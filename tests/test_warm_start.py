@@ -143,6 +143,7 @@ def test_samples_of_a_table_stand_for_the_rows_of_all_chunks():
     assert (model.sample(300, random_state=0)["c"] == "a").mean() > 0.3
 
 
+@pytest.mark.slow
 def test_a_stored_model_goes_on_with_partial_fit_as_if_it_had_not_been(X, tmp_path):
     model = AutoencoderTransformer(2, random_state=0).partial_fit(X[:50])
     again = pickle.loads(pickle.dumps(model))
@@ -181,6 +182,7 @@ def test_moments_stay_with_their_parameters_where_weight_decay_changes(
     np.testing.assert_allclose(model.transform(X), same.transform(X), rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stored", [False, True])
 def test_another_optimiser_begins_anew(X, stored):
     params = {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9}
