@@ -340,7 +340,7 @@ class ConditionalVAE(ClassesMixin, VAE):
         check_is_fitted(self)
         Z = self._validate_codes(X)
         condition = self._told(y, len(Z))
-        rows = self._decode_points(np.concatenate([Z, condition], 1))
+        rows = self._decode_points(self._beside(Z, condition))
         return self._restored(rows, X)
 
     def reconstruct(self, X: Any, y: Any = None) -> Any:

@@ -361,9 +361,7 @@ class Fitting:
         if est.likelihood_ == "table":
             start_table(est, module, dataset.take(train), self.seeds.init)
             if isinstance(module.prior, VampPrior):
-                module.to(self.device)
-                inputs = module.encoder_input(**dataset.take(rows))
-                start_prior(module, inputs, self.seeds.init)
+                self._start_prior(dataset.take(rows))
             return
         classical = (
             est.init == "auto"
@@ -384,9 +382,12 @@ class Fitting:
         if est.init == "layerwise":
             self._pretrain(dataset, train)
         if prior_is_learned(module):
-            module.to(self.device)
-            inputs = module.encoder_input(**batch)
-            start_prior(module, inputs, self.seeds.init, labels_of(batch))
+            self._start_prior(batch)
+
+    def _start_prior(self, batch: dict[str, Any]) -> None:
+        module = self.module.to(self.device)
+        inputs = module.encoder_input(**batch)
+        start_prior(module, inputs, self.seeds.init, labels_of(batch))
 
     def _pretrain(self, dataset: RowDataset, train: np.ndarray) -> None:
         """Train the layers one by one, from inputs corrupted as in the fit."""

@@ -99,9 +99,10 @@ def _alike(
 ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
     """Yield the incomplete rows that have the same condition, and this condition."""
     incomplete = np.flatnonzero(cells.any(axis=1))
-    if asked is None or not len(incomplete):
-        if len(incomplete):
-            yield incomplete, None
+    if not len(incomplete):
+        return
+    if asked is None:
+        yield incomplete, None
         return
     conditions, which = np.unique(asked[incomplete], axis=0, return_inverse=True)
     for i, told in enumerate(conditions):

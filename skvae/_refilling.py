@@ -35,14 +35,13 @@ def refilled(
     """
     columns, cells = estimator._columns, np.isnan(X)
     filled = np.where(cells, columns.center, X)
-    told = estimator._likely_condition(filled)
-    if asked is not None:
+    if asked is None:
+        told = estimator._likely_condition(filled)
+    else:
         told = np.repeat(asked[None], len(X), axis=0)
     for _ in range(_ROUNDS):
-        codes = estimator._encode(filled)
-        if told is not None:
-            codes = np.concatenate([codes, told], axis=1)
-        filled = np.where(cells, estimator._decode_points(codes), X)
+        points = estimator._beside(estimator._encode(filled), told)
+        filled = np.where(cells, estimator._decode_points(points), X)
     return filled
 
 
