@@ -29,6 +29,7 @@ def _model(kind, **params):
     return kind(5, max_iter=4, random_state=0, **params)
 
 
+@pytest.mark.slow
 def test_mixed_precision_comes_near_full_precision(kind, bf16):
     y = load_digits().target[:600] if kind is ConditionalVAE else None
     full = _model(kind).fit(X, y)
@@ -51,7 +52,9 @@ def test_an_accelerated_model_trains_on_and_is_pickled_without_it(bf16):
     np.testing.assert_array_equal(again.transform(X), model.transform(X))
 
 
-@pytest.mark.parametrize("n", [120, 1000])  # Many rows: columns hear each other.
+@pytest.mark.parametrize(
+    "n", [120, pytest.param(1000, marks=pytest.mark.slow)]
+)  # Many rows: columns hear each other.
 def test_tables_are_trained_by_an_accelerator(bf16, n):
     rng = np.random.default_rng(0)
     level = rng.integers(0, 2, n)

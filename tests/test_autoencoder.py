@@ -195,7 +195,7 @@ def test_samples_of_pixels_stay_in_their_range(digits):
 
 
 # -- in scikit-learn -----------------------------------------------------------------
-@pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.parametrize("n_jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_grid_search_over_the_penalty_runs_in_a_pipeline(wine, n_jobs):
     y = np.repeat([0, 1, 2], [59, 71, 48])
     pipe = Pipeline(

@@ -201,7 +201,7 @@ PERIODS = {
 }
 
 
-@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("first", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", PERIODS)
 def test_a_moment_lies_in_its_own_day_or_month(name, first):
     rng = np.random.default_rng(0)

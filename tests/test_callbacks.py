@@ -116,7 +116,7 @@ class _Batches(Callback):
         pass
 
 
-@pytest.mark.parametrize("table", [False, True])
+@pytest.mark.parametrize("table", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", [AutoencoderTransformer, DenoisingAutoencoder, VAE])
 def test_a_callback_that_only_watches_does_not_change_the_model(kind, table, wine):
     X = pd.DataFrame(wine).add_prefix("x")

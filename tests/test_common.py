@@ -154,6 +154,7 @@ print(ran)
 """
 
 
+@pytest.mark.slow
 def test_array_api_check_passes_where_scikit_learn_turns_it_on():
     environment = {**os.environ, "SCIPY_ARRAY_API": "1"}
     done = subprocess.run(

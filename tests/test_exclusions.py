@@ -112,6 +112,7 @@ def test_terms_are_those_of_all_pairs(leading):
     torch.testing.assert_close(layer.told(1, 3), layer.terms[layer.place[[1, 2]]])
 
 
+@pytest.mark.slow
 def test_impossible_rows_are_hardly_drawn(passengers, vae, monkeypatch):
     usual = VAE(max_iter=40, random_state=0)
     with monkeypatch.context() as patch:
@@ -167,6 +168,7 @@ def _loans(n=600):
     return frame.assign(has=has, income=rng.lognormal(2, 1, n).round(2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", [True, False])
 def test_cells_that_are_missing_together_are_drawn_so(named):
     loans = _loans() if named else _loans().drop(columns="has")

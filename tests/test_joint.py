@@ -129,6 +129,7 @@ def test_samples_keep_to_the_rules(people, kind):
     assert _agrees(model.reconstruct(people, *told)).all()
 
 
+@pytest.mark.slow
 def test_shares_of_levels_are_kept(people):
     model = VAE(max_iter=30, random_state=0).fit(people)
     drawn = model.sample(4000, random_state=0)

@@ -162,6 +162,7 @@ def test_labelled_rows_give_the_supervised_bound(wine):
     )
 
 
+@pytest.mark.slow
 def test_few_labels_go_a_long_way(digits):
     from sklearn.datasets import load_digits
     from sklearn.linear_model import LogisticRegression

@@ -108,6 +108,7 @@ def test_default_takes_about_300_steps_of_few_rows_too(rows, n, monkeypatch):
     assert 60 <= len(steps) <= 400
 
 
+@pytest.mark.slow
 def test_default_beats_the_reconstruction_error_where_outliers_are_a_cluster():
     X, y = load_breast_cancer(return_X_y=True)
     rows = np.r_[np.flatnonzero(y == 1), np.flatnonzero(y == 0)[:20]]

@@ -106,6 +106,7 @@ def test_copies_vary_as_the_conditional_distribution(fitted, linear):
     assert abs(np.mean(away**2) - 1) < 0.1
 
 
+@pytest.mark.slow
 def test_rows_are_filled_without_regard_to_the_others(fitted, linear):
     X, gaps = linear
     holes = np.where(gaps, np.nan, X)
@@ -135,6 +136,7 @@ def table():
     return pd.DataFrame({"kind": kind, "side": np.where(side, "l", "r"), "size": size})
 
 
+@pytest.mark.slow
 def test_rows_of_which_little_is_known_are_drawn_as_others(table):
     model = VAE(3, max_iter=20, random_state=0).fit(table)
     holes = table.head(300).copy()

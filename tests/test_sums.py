@@ -262,6 +262,7 @@ def test_copies_of_a_model_add_up(bills):
     )
 
 
+@pytest.mark.slow
 def test_rare_rests_stay_rare(workers):
     aged = workers["age"] - (np.arange(N) % 50 == 0)
     model = VAE(3, max_iter=10, random_state=0).fit(workers.assign(age=aged))

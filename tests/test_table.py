@@ -248,6 +248,7 @@ def test_state_is_plain_and_restores_the_codec():
     )
 
 
+@pytest.mark.slow
 def test_many_levels_cost_codes_not_levels():
     n, levels = 200_000, 50_000
     table = pd.DataFrame({"id": RNG(0).integers(0, levels, n).astype(str)})

@@ -100,6 +100,7 @@ def test_pickles_and_clones_keep_the_heads(frame):
     )
 
 
+@pytest.mark.slow
 def test_gaps_of_a_normal_column_are_filled(frame):
     gaps = frame.copy()
     gaps.loc[::3, "height"] = np.nan

@@ -35,6 +35,7 @@ def _fitted(frame, max_iter, monkeypatch, *, plain):
         return VAE(max_iter=max_iter, random_state=0).fit(frame)
 
 
+@pytest.mark.slow
 def test_neighbours_go_together_before_any_training(frame, monkeypatch):
     def error(plain):
         model = _fitted(frame, 0, monkeypatch, plain=plain)
@@ -120,6 +121,7 @@ def test_normal_heads_go_together_before_any_training(frame):
     assert np.abs(np.diag(found - _ranks(frame), 1)[:2]).max() < 0.1
 
 
+@pytest.mark.slow
 def test_gaps_and_conditions_do_not_disturb_the_start(frame):
     gaps = frame.mask(np.random.default_rng(0).random(frame.shape) < 0.2)
     model = ConditionalVAE(max_iter=0, random_state=0)

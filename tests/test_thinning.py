@@ -58,6 +58,7 @@ def test_no_other_choice_within_one_pair_of_rows_is_more_even():
         assert unevenness(other) >= least - 1e-12
 
 
+@pytest.mark.slow
 def test_each_row_has_the_same_chance():
     rows = _rows(48, np.random.default_rng(0))
     rows[0] = 1, 2, 3, 10
@@ -88,6 +89,7 @@ def test_what_rows_are_drawn_for_goes_evenly_with_them():
     assert np.abs(kept - whole).sum() < 0.7 * min(chance)
 
 
+@pytest.mark.slow
 def test_each_row_drawn_for_the_same_has_the_same_chance():
     rows = _rows(48, np.random.default_rng(0))
     rows[0] = 1, 2, 3, 10
@@ -159,6 +161,7 @@ def _plain(model, n, seed):
     return model.sample(n, random_state=seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [VAE, AutoencoderTransformer, ConditionalVAE])
 def test_a_small_sample_has_the_shares_of_a_large_one(kind, frame):
     model = kind(2, max_iter=10, random_state=0)

@@ -32,6 +32,7 @@ def vae(X):
     return VAE(2, **params).fit(X)
 
 
+@pytest.mark.slow
 def test_score_is_the_mean_of_score_samples(vae, X):
     assert vae.score(X) == pytest.approx(vae.score_samples(X).mean())
 
@@ -211,6 +212,7 @@ def test_binary_data_get_a_bernoulli_likelihood():
     assert VAE(1, max_iter=0, random_state=0).fit(X + 1).likelihood_ == "gaussian"
 
 
+@pytest.mark.slow
 def test_heteroscedastic_noise_follows_the_code():
     rng = np.random.default_rng(0)
     z = rng.uniform(-1, 1, size=(600, 1))
