@@ -18,7 +18,13 @@ from typing import Any
 import numpy as np
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import Callback, PrintLog
+from skorch.callbacks import (
+    Callback,
+    GradientNormClipping,
+    LRScheduler,
+    PassthroughScoring,
+    PrintLog,
+)
 from skorch.dataset import unpack_data
 from skorch.history import History
 from torch import Tensor
@@ -288,9 +294,13 @@ class AutoencoderNet(NeuralNet):
         self.shuffle_generator.set_state(earlier.shuffle_generator.get_state())
 
     def _read_callbacks(self) -> None:
-        names = {type(cb).__name__ for _, cb in self.callbacks_}
-        self.schedules_itself_ = "LRScheduler" not in names
-        self.clips_itself_ = "GradientNormClipping" not in names
+        callbacks = [cb for _, cb in self.callbacks_]
+
+        def lacks(kind: type[Callback]) -> bool:
+            return not any(isinstance(cb, kind) for cb in callbacks)
+
+        self.schedules_itself_ = lacks(LRScheduler)
+        self.clips_itself_ = lacks(GradientNormClipping)
 
     @property
     def by_batch(self) -> bool:
@@ -300,7 +310,8 @@ class AutoencoderNet(NeuralNet):
         if {self.iterator_train, self.iterator_valid} != {RowBatches}:
             return True
         return any(
-            getattr(type(cb), hook) is not getattr(Callback, hook)
+            isinstance(cb, PassthroughScoring)  # It reads the batches of the history.
+            or getattr(type(cb), hook) is not getattr(Callback, hook)
             for _, cb in self.callbacks_
             for hook in _BATCH_HOOKS
         )
