@@ -200,6 +200,11 @@ class BaseAutoencoder(
 
     def _validate(self, X: Any, *, reset: bool) -> Any:
         """Validate rows; a table passes as it is, its codec checks the cells."""
+        if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
+            raise TypeError(
+                "Masked arrays are not supported: cells under the mask would be read "
+                "as numbers. Use X.filled(np.nan) if they are missing, or X.data."
+            )
         X = dense_columns(X, keep_matrix=True)
         allow_nan = self.missing_values == "mask"
         table = self._is_table(X) if reset else self._columns.kind == "table"

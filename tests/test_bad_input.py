@@ -174,6 +174,18 @@ def test_column_names_that_are_no_text_are_checked(names):
         model.transform(other)
 
 
+def test_masked_cells_are_not_read_as_numbers(kind):
+    masked = np.ma.masked_greater(X, X.max(axis=0) - 0.1)
+    model = _model(kind)
+    for method in (model.fit, model.partial_fit):
+        with pytest.raises(TypeError, match=r"Masked arrays are not .* X\.filled\(np"):
+            method(masked, Y)
+    model.fit(np.ma.masked_array(X), Y)
+    for method in (model.transform, model.impute, model.score_samples):
+        with pytest.raises(TypeError, match="Masked arrays are not supported"):
+            method(masked)
+
+
 def test_an_array_after_a_frame_warns(kind):
     model = _model(kind).fit(FRAME, Y)
     with pytest.warns(UserWarning, match="X does not have valid feature names"):
