@@ -286,8 +286,6 @@ class VAE(BaseAutoencoder):
         columns, module = self._columns, self._module
         if columns.kind == "numeric":
             self.center_, self.scale_ = columns.center, columns.scale
-        for name in ("noise_", "noise_variance_"):  # Of an earlier fit.
-            self.__dict__.pop(name, None)
         batch = dataset.take(self._some_rows(len(dataset), _MAX_DIAGNOSED))
         module.eval()
         inputs = module.encoder_input(**batch)
