@@ -183,6 +183,8 @@ class VAE(BaseAutoencoder):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.positive_only = self.likelihood == "poisson"
+        is_table = isinstance(self.likelihood, dict) or self.likelihood == "table"
+        tags.input_tags.sparse = not is_table
         return tags
 
     def transform(self, X: Any, *, return_std: bool = False) -> Any:
