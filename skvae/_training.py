@@ -149,6 +149,11 @@ class AutoencoderNet(NeuralNet):
         own = self.iterator_train if training else self.iterator_valid
         if own is not RowBatches:
             return super().get_iterator(dataset, training=training)
+        if not isinstance(getattr(dataset, "dataset", dataset), RowDataset):
+            raise TypeError(
+                "net_ works on rows that its estimator has scaled. Use transform, "
+                "reconstruct, score_samples or fit of the estimator, or net_.module_."
+            )
         if training:
             return RowBatches(
                 dataset, self.batch_size, True, generator=self.shuffle_generator

@@ -291,6 +291,13 @@ def test_either_iterator_may_be_a_data_loader(X, name):
     assert np.isfinite(model.transform(X)).all()
 
 
+@pytest.mark.parametrize("method", ["predict", "forward"])
+def test_the_net_says_that_it_takes_no_rows_of_its_own(X, method):
+    net = _model(AutoencoderTransformer).fit(X).net_
+    with pytest.raises(TypeError, match=r"Use transform, reconstruct, .* estimator"):
+        getattr(net, method)(X)
+
+
 class _InfiniteOnce:
     """A corruption that makes the loss of one batch infinite."""
 
