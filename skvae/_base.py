@@ -39,6 +39,7 @@ from skvae._table import (
     has_missing,
     missing_cells,
 )
+from skvae._threads import own_settings
 from skvae.objectives import NegativeLogLikelihood, Term
 
 # Columns of a frame up to which integers make it a table of a variational model.
@@ -196,7 +197,8 @@ class BaseAutoencoder(
         return plain_state(super().__getstate__())
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(load_state(self, state))
+        with own_settings():
+            super().__setstate__(load_state(self, state))
 
     def _validate(self, X: Any, *, reset: bool) -> Any:
         """Validate rows; a table passes as it is, its codec checks the cells."""
@@ -381,7 +383,7 @@ class BaseAutoencoder(
         before = dict(vars(self))
         try:
             # What surrounds a fit does not decide whether gradients are taken.
-            with torch.inference_mode(False), torch.enable_grad():
+            with own_settings(), torch.inference_mode(False), torch.enable_grad():
                 yield
         except BaseException:
             kept = {k: v for k, v in vars(self).items() if k.startswith("_callback")}

@@ -263,12 +263,12 @@ class VAE(BaseAutoencoder):
         self._refuse_beyond_support(X)
         arrays = {name: a.astype(self._dtype) for name, a in arrays.items()}
         dataset, module = self._dataset(X, **arrays), self._module
-        noise = self._shared_noise(n_importance_samples)
         scores = np.empty(len(dataset), dtype=self._dtype)
         jacobian = None
         if self._columns.kind == "numeric":
             jacobian = self._to_device(self._columns.log_jacobian)
         with self._inference():
+            noise = self._shared_noise(n_importance_samples)
             for part, batch in self._chunks(dataset, repeats=n_importance_samples):
                 bound = log_mean_exp(module.log_weights(noise, **batch))
                 if jacobian is not None:
