@@ -39,6 +39,7 @@ from skvae._table import (
     has_missing,
     missing_cells,
 )
+from skvae._threads import own_settings
 from skvae.objectives import NegativeLogLikelihood, Term
 
 # Columns of a frame up to which integers make it a table of a variational model.
@@ -196,10 +197,12 @@ class BaseAutoencoder(
         return plain_state(super().__getstate__())
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(load_state(self, state))
+        with own_settings():
+            super().__setstate__(load_state(self, state))
 
     def _validate(self, X: Any, *, reset: bool) -> Any:
         """Validate rows; a table passes as it is, its codec checks the cells."""
+        self._refuse_array(X)
         X = dense_columns(X, keep_matrix=True)
         allow_nan = self.missing_values == "mask"
         table = self._is_table(X) if reset else self._columns.kind == "table"
@@ -224,9 +227,29 @@ class BaseAutoencoder(
                 ensure_all_finite="allow-nan" if allow_nan else True,
                 reset=reset,
             )
-        except (TypeError, ValueError):
+        except (TypeError, ValueError) as error:
             self._refuse_text(X, reset=reset)
+            if reset and "could not convert string" in str(error):
+                raise ValueError(
+                    f"{error}. Rows with text or categories are data frames, of "
+                    "pandas or polars: pass one, or encode the columns."
+                ) from error
             raise
+
+    @staticmethod
+    def _refuse_array(X: Any) -> None:
+        """Refuse arrays whose cells would be read as other numbers than meant."""
+        if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
+            raise TypeError(
+                "Masked arrays are not supported: cells under the mask would be read "
+                "as numbers. Use X.filled(np.nan) if they are missing, or X.data."
+            )
+        if isinstance(X, np.ndarray) and X.dtype.kind in "mM":
+            raise TypeError(
+                f"An array of {X.dtype} would be read as numbers of its unit. Dates "
+                "and durations are columns of a data frame: pass one, or "
+                "X.astype(float)."
+            )
 
     def _refuse_sparse(self, X: Any, *, table: bool) -> None:
         """Refuse a sparse matrix that holds more than numbers."""
@@ -376,7 +399,7 @@ class BaseAutoencoder(
         before = dict(vars(self))
         try:
             # What surrounds a fit does not decide whether gradients are taken.
-            with torch.inference_mode(False), torch.enable_grad():
+            with own_settings(), torch.inference_mode(False), torch.enable_grad():
                 yield
         except BaseException:
             kept = {k: v for k, v in vars(self).items() if k.startswith("_callback")}

@@ -126,6 +126,8 @@ class Fitting:
         self._check_parameters()
         if self.go_on:
             check_same_network(est)
+        else:
+            self._forget_earlier_fit()
         self._check_free_bits()
         self.seeds = draw_seeds(est.random_state)
         container = Container.of(self.user_X)
@@ -168,6 +170,13 @@ class Fitting:
             y=self._hook_y,
             reconstruction_attributes=dict,
         )
+
+    def _forget_earlier_fit(self) -> None:
+        """Drop what an earlier fit found: models of other rows may not have it."""
+        est = self.estimator
+        for name in list(vars(est)):
+            if name.endswith("_") and not name.startswith("_"):
+                delattr(est, name)
 
     @property
     def _own_networks(self) -> list[str]:

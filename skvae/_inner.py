@@ -22,7 +22,8 @@ class InnerMixin:
         own = inner.get_params(deep=False).get("random_state", 0)
         if self.random_state is not None and own is None:
             inner.set_params(random_state=self.random_state)
-        return inner.fit(X)
+        # FrozenEstimator has no default for y.
+        return inner.fit(X, None)
 
     def _keep(self: Any, inner: Any) -> None:
         """Keep a fitted estimator, and what it learned of the features."""

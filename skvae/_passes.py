@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_array, check_is_fitted
 from skvae._inference import FoldedDecoder
 from skvae._rows import RowDataset
 from skvae._table import Container, has_missing, library_of
-from skvae._threads import limited_threads
+from skvae._threads import limited_threads, own_settings
 from skvae.likelihoods import LIKELIHOODS
 
 # Floats a chunk of rows may occupy in the widest layer while predicting.
@@ -47,7 +47,7 @@ class PassesMixin:
 
     @contextmanager
     def _inference(self: Any) -> Iterator[None]:
-        with limited_threads(), torch.inference_mode():
+        with limited_threads(), own_settings(), torch.inference_mode():
             yield
 
     @property
@@ -176,7 +176,8 @@ class PassesMixin:
 
     def _to_device(self: Any, array: np.ndarray) -> torch.Tensor:
         parameter = next(self._module.parameters())
-        return torch.as_tensor(np.array(array, dtype=self._dtype)).to(parameter.device)
+        values = np.array(array, dtype=self._dtype)
+        return torch.as_tensor(values, device=parameter.device)
 
     def _decode_points(self: Any, Z: np.ndarray) -> Any:
         """Return the point estimate of the rows of codes, in their units."""

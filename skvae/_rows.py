@@ -232,7 +232,9 @@ def _standardisation(X: Any) -> tuple[np.ndarray, np.ndarray]:
             f"The variance of column {column} is not finite: the input data may "
             "contain large values and need to be preprocessed."
         )
-    constant = sd <= 10 * np.finfo(X.dtype).eps * np.maximum(np.abs(mean), 1e-300)
+    limits = np.finfo(X.dtype)
+    # One over a subnormal spread overflows.
+    constant = sd <= np.maximum(10 * limits.eps * np.abs(mean), limits.tiny)
     return mean, np.where(constant, np.maximum(sd, 1.0), sd)
 
 

@@ -1,17 +1,23 @@
-"""The number of torch threads, scoped to a piece of work and always restored."""
+"""Settings of torch, scoped to a piece of work and always restored."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 # Multiply-adds in a step above which a second thread pays for its synchronisation.
 _WORTH_THREADS = 2e7
 
+# Devices on which a caller may compute in lower precision.
+_AUTOCAST_DEVICES = ("cpu", "cuda", "mps")
+
 _lock = threading.Lock()
 _depth = 0
 _before = 1
+_dtype_depth = 0
+_dtype_before: Any = None
 
 
 @contextmanager
@@ -46,3 +52,43 @@ def limited_threads(multiply_adds: float = 0.0) -> Iterator[None]:
             _depth -= 1
             if _depth == 0 and _before != 1:
                 torch.set_num_threads(_before)
+
+
+@contextmanager
+def own_settings() -> Iterator[None]:
+    """Run work in the usual settings of torch, whatever the caller has set.
+
+    A default type or device would decide what parts of a model are made of, and
+    autocasting what it computes in.
+    """
+    import torch
+
+    with ExitStack() as stack:
+        stack.enter_context(_single_precision())
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        for kind in _AUTOCAST_DEVICES:
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
+
+
+@contextmanager
+def _single_precision() -> Iterator[None]:
+    """Make float32 the default type: global to the process, as threads are."""
+    import torch
+
+    global _dtype_depth, _dtype_before
+    with _lock:
+        if _dtype_depth == 0:
+            _dtype_before = torch.get_default_dtype()
+            if _dtype_before is not torch.float32:
+                torch.set_default_dtype(torch.float32)
+        _dtype_depth += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _dtype_depth -= 1
+            if _dtype_depth == 0 and _dtype_before is not torch.float32:
+                torch.set_default_dtype(_dtype_before)

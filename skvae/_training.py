@@ -9,7 +9,6 @@ asks for batches, skorch's own step runs instead, over the same batches.
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,15 +17,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import clone
 from skorch import NeuralNet
-from skorch.callbacks import Callback, PrintLog
+from skorch.callbacks import (
+    Callback,
+    GradientNormClipping,
+    LRScheduler,
+    PassthroughScoring,
+    PrintLog,
+)
 from skorch.dataset import unpack_data
 from skorch.history import History
 from torch import Tensor
 
 from skvae._compat import warn
 from skvae._course import Course
+from skvae._net_params import checked, cloned, decay_of
 from skvae._networks import FlatParameters
 from skvae._optimizer import FlatAdamW
 from skvae._plan import TrainingPlan
@@ -144,6 +149,11 @@ class AutoencoderNet(NeuralNet):
         own = self.iterator_train if training else self.iterator_valid
         if own is not RowBatches:
             return super().get_iterator(dataset, training=training)
+        if not isinstance(getattr(dataset, "dataset", dataset), RowDataset):
+            raise TypeError(
+                "net_ works on rows that its estimator has scaled. Use transform, "
+                "reconstruct, score_samples or fit of the estimator, or net_.module_."
+            )
         if training:
             return RowBatches(
                 dataset, self.batch_size, True, generator=self.shuffle_generator
@@ -289,9 +299,13 @@ class AutoencoderNet(NeuralNet):
         self.shuffle_generator.set_state(earlier.shuffle_generator.get_state())
 
     def _read_callbacks(self) -> None:
-        names = {type(cb).__name__ for _, cb in self.callbacks_}
-        self.schedules_itself_ = "LRScheduler" not in names
-        self.clips_itself_ = "GradientNormClipping" not in names
+        callbacks = [cb for _, cb in self.callbacks_]
+
+        def lacks(kind: type[Callback]) -> bool:
+            return not any(isinstance(cb, kind) for cb in callbacks)
+
+        self.schedules_itself_ = lacks(LRScheduler)
+        self.clips_itself_ = lacks(GradientNormClipping)
 
     @property
     def by_batch(self) -> bool:
@@ -301,7 +315,8 @@ class AutoencoderNet(NeuralNet):
         if {self.iterator_train, self.iterator_valid} != {RowBatches}:
             return True
         return any(
-            getattr(type(cb), hook) is not getattr(Callback, hook)
+            isinstance(cb, PassthroughScoring)  # It reads the batches of the history.
+            or getattr(type(cb), hook) is not getattr(Callback, hook)
             for _, cb in self.callbacks_
             for hook in _BATCH_HOOKS
         )
@@ -432,21 +447,6 @@ class AutoencoderNet(NeuralNet):
         self.parts_ = []
 
 
-# What skorch calls some parameters of the estimators.
-_SAID_ELSEWHERE = {
-    "lr": "learning_rate_init",
-    "optimizer__lr": "learning_rate_init",
-    "max_epochs": "max_iter",
-    "batch_size": "batch_size of the estimator",
-    "device": "device of the estimator",
-    "verbose": "verbose of the estimator",
-    "module": "the estimator, by encoder and decoder,",
-    "criterion": "the estimator",
-    "plan": "the estimator",
-    "shuffle_generator": "random_state of the estimator",
-}
-
-
 def make_net(
     module: Any,
     objective: Any,
@@ -459,26 +459,22 @@ def make_net(
     verbose: int = 0,
 ) -> AutoencoderNet:
     """Make the net of an estimator; users' callbacks are cloned, never mutated."""
-    extra = dict(net_params or {})
-    for name in extra.keys() & _SAID_ELSEWHERE.keys():
-        raise ValueError(
-            f"net_params may not hold {name!r}: {_SAID_ELSEWHERE[name]} says that."
-        )
+    extra = checked(net_params)
     kind: type[AutoencoderNet] = AutoencoderNet
     if "accelerator" in extra:
         from skorch.hf import AccelerateMixin
 
         kind = type("AcceleratedNet", (AccelerateMixin, AutoencoderNet), {})
         device = None  # The accelerator places the module and the rows.
-    own = [_cloned(cb) for cb in callbacks or ()]
-    own += [_cloned(cb) for cb in extra.pop("callbacks", None) or ()]
+    own = [cloned(cb) for cb in callbacks or ()]
+    own += [cloned(cb) for cb in extra.pop("callbacks", None) or ()]
     settings: dict[str, Any] = {
         "lr": plan.learning_rate,
         "max_epochs": plan.max_iter,
         "batch_size": plan.batch_size,
         "device": None if device is None else str(device),
         "verbose": verbose,
-        **_decay(plan.weight_decay, extra),
+        **decay_of(plan.weight_decay, extra),
     }
     net = kind(
         module,
@@ -489,30 +485,6 @@ def make_net(
         **{**settings, **extra},
     )
     return net.initialize()
-
-
-def _decay(weight_decay: float, extra: dict[str, Any]) -> dict[str, float]:
-    """Return the setting that tells an own optimiser the estimator's weight decay."""
-    own, name = extra.get("optimizer", FlatAdamW), "optimizer__weight_decay"
-    if own is FlatAdamW or not weight_decay or name in extra:
-        return {}
-    if "weight_decay" not in inspect.signature(own).parameters:
-        raise ValueError(
-            f"weight_decay={weight_decay} needs an optimizer that takes weight_decay. "
-            f"net_params has {own!r}, which does not. Use weight_decay=0.0."
-        )
-    return {name: weight_decay}
-
-
-def _cloned(callback: Any) -> Any:
-    if isinstance(callback, tuple) and len(callback) == 2:
-        return (callback[0], _cloned(callback[1]))
-    if not (isinstance(callback, type) or hasattr(callback, "set_params")):
-        raise TypeError(
-            "callbacks must hold skorch callbacks, or pairs of a name and one. "
-            f"Got {callback!r}."
-        )
-    return clone(callback, safe=False)
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -183,6 +183,8 @@ class VAE(BaseAutoencoder):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.positive_only = self.likelihood == "poisson"
+        is_table = isinstance(self.likelihood, dict) or self.likelihood == "table"
+        tags.input_tags.sparse = not is_table
         return tags
 
     def transform(self, X: Any, *, return_std: bool = False) -> Any:
@@ -261,12 +263,12 @@ class VAE(BaseAutoencoder):
         self._refuse_beyond_support(X)
         arrays = {name: a.astype(self._dtype) for name, a in arrays.items()}
         dataset, module = self._dataset(X, **arrays), self._module
-        noise = self._shared_noise(n_importance_samples)
         scores = np.empty(len(dataset), dtype=self._dtype)
         jacobian = None
         if self._columns.kind == "numeric":
             jacobian = self._to_device(self._columns.log_jacobian)
         with self._inference():
+            noise = self._shared_noise(n_importance_samples)
             for part, batch in self._chunks(dataset, repeats=n_importance_samples):
                 bound = log_mean_exp(module.log_weights(noise, **batch))
                 if jacobian is not None:
@@ -286,8 +288,6 @@ class VAE(BaseAutoencoder):
         columns, module = self._columns, self._module
         if columns.kind == "numeric":
             self.center_, self.scale_ = columns.center, columns.scale
-        for name in ("noise_", "noise_variance_"):  # Of an earlier fit.
-            self.__dict__.pop(name, None)
         batch = dataset.take(self._some_rows(len(dataset), _MAX_DIAGNOSED))
         module.eval()
         inputs = module.encoder_input(**batch)

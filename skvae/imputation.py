@@ -12,6 +12,7 @@ from sklearn.base import (
     OneToOneFeatureMixin,
     TransformerMixin,
 )
+from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from skvae._compat import HasMethods, fit_context, num_samples, warn
@@ -98,7 +99,8 @@ class AutoencoderImputer(
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
+        inner = VAE() if self.estimator is None else self.estimator
+        tags.input_tags.allow_nan = get_tags(inner).input_tags.allow_nan
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin
+from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from skvae._compat import HasMethods, Interval, StrOptions, fit_context, num_samples
@@ -100,7 +101,7 @@ class AutoencoderOutlierDetector(
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        inner = (VAE() if self.estimator is None else self.estimator).__sklearn_tags__()
+        inner = get_tags(VAE() if self.estimator is None else self.estimator)
         tags.input_tags.sparse = inner.input_tags.sparse
         tags.input_tags.allow_nan = inner.input_tags.allow_nan
         return tags

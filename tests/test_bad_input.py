@@ -174,6 +174,34 @@ def test_column_names_that_are_no_text_are_checked(names):
         model.transform(other)
 
 
+def test_text_in_an_array_is_sent_to_a_frame(kind):
+    rows = np.array([["a", 1.0], ["b", 2.0]] * 30, dtype=object)
+    with pytest.raises(ValueError, match=r"float: 'a'\. Rows with text .* data frames"):
+        _model(kind).fit(rows, Y[:60])
+
+
+@pytest.mark.parametrize("dtype", ["datetime64[D]", "timedelta64[s]"])
+def test_dates_in_an_array_are_sent_to_a_frame(kind, dtype):
+    rows = np.arange(120).reshape(60, 2).astype(dtype)
+    with pytest.raises(TypeError, match="are columns of a data frame"):
+        _model(kind).fit(rows, Y[:60])
+    model = _model(kind).fit(rows.astype(float), Y[:60])
+    with pytest.raises(TypeError, match="would be read as numbers of its unit"):
+        model.transform(rows)
+
+
+def test_masked_cells_are_not_read_as_numbers(kind):
+    masked = np.ma.masked_greater(X, X.max(axis=0) - 0.1)
+    model = _model(kind)
+    for method in (model.fit, model.partial_fit):
+        with pytest.raises(TypeError, match=r"Masked arrays are not .* X\.filled\(np"):
+            method(masked, Y)
+    model.fit(np.ma.masked_array(X), Y)
+    for method in (model.transform, model.impute, model.score_samples):
+        with pytest.raises(TypeError, match="Masked arrays are not supported"):
+            method(masked)
+
+
 def test_an_array_after_a_frame_warns(kind):
     model = _model(kind).fit(FRAME, Y)
     with pytest.warns(UserWarning, match="X does not have valid feature names"):

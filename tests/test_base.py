@@ -231,6 +231,23 @@ def test_cell_losses_of_an_autoencoder_add_up_to_its_scores():
 
 
 # -- in scikit-learn -----------------------------------------------------------------
+def _fitted_names(model):
+    return {n for n in vars(model) if n.endswith("_") and not n.startswith("_")}
+
+
+def test_a_fit_leaves_nothing_of_an_earlier_one(kind):
+    words = pd.DataFrame({"a": list("xyz") * 20, "b": list("uv") * 30})
+    fresh = _fitted_names(_model(kind).fit(words, Y[:60]))
+    model = _model(kind).fit(X, Y)
+    assert {"center_", "noise_variance_"} <= _fitted_names(model)
+    assert _fitted_names(model.fit(words, Y[:60])) == fresh
+    # A fit that fails leaves the model as it was.
+    with pytest.raises(ValueError, match="0 sample"):
+        model.fit(words[:0], Y[:0])
+    assert _fitted_names(model) == fresh
+    model.transform(words)
+
+
 def test_works_in_a_pipeline_and_a_column_transformer(kind):
     frame = pd.DataFrame(X, columns=NAMES)
     pipe = make_pipeline(StandardScaler(), _model(kind))

@@ -22,6 +22,7 @@ from skorch.callbacks import (
     EpochTimer,
     GradientNormClipping,
     LRScheduler,
+    PassthroughScoring,
     ProgressBar,
 )
 
@@ -150,6 +151,30 @@ def test_a_scheduler_replaces_the_plan(kind, X):
     model = _model(kind, learning_rate_init=1e-3, callbacks=[scheduler, Recorder()])
     model.fit(X, Y)
     np.testing.assert_allclose(Recorder.rates, 1e-3 * 0.1 ** np.arange(1, 5), rtol=1e-6)
+
+
+class OwnScheduler(LRScheduler):
+    """A scheduler under another name."""
+
+
+class OwnClipping(GradientNormClipping):
+    """A clipping under another name."""
+
+
+def test_subclasses_of_schedulers_and_clippings_replace_the_plan_too(X):
+    scheduler = OwnScheduler(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.1)
+    callbacks = [scheduler, OwnClipping(1.0)]
+    model = _model(VAE, learning_rate_init=1e-3, callbacks=callbacks).fit(X)
+    (group,) = model.net_.optimizer_.param_groups
+    np.testing.assert_allclose(group["lr"], 1e-7, rtol=1e-6)
+    assert not model.net_.clips_itself_
+
+
+@pytest.mark.parametrize("name", ["train_loss", "valid_loss"])
+def test_scores_of_batches_are_passed_on(X, name):
+    scoring = PassthroughScoring(name, on_train=name == "train_loss")
+    model = _model(VAE, callbacks=[("again", scoring)]).fit(X)
+    assert np.isfinite(model.net_.history[:, name]).all()
 
 
 def test_scores_of_epochs_are_in_the_history(kind, X):

@@ -178,3 +178,13 @@ def test_tag_says_whether_missing_cells_are_taken(missing_values):
     tags = VAE(missing_values=missing_values).__sklearn_tags__()
     assert tags.input_tags.allow_nan == (missing_values == "mask")
     assert tags.input_tags.sparse
+
+
+@pytest.mark.parametrize("likelihood", ["table", {0: "gaussian"}, "gaussian"])
+def test_tag_says_whether_sparse_rows_are_taken(likelihood):
+    model = VAE(1, likelihood=likelihood, max_iter=0, random_state=0)
+    if model.__sklearn_tags__().input_tags.sparse:
+        assert model.fit(sp.eye_array(9, format="csr")).likelihood_ == "gaussian"
+        return
+    with pytest.raises(TypeError, match="Sparse data was passed"):
+        model.fit(sp.eye_array(9, format="csr"))

@@ -1,5 +1,6 @@
 """Same seed, same bits: reruns, copies, containers, workers, threads."""
 
+import contextlib
 import copy
 import io
 import pickle
@@ -14,7 +15,7 @@ import skops.io
 import torch
 from sklearn.base import clone
 
-from skvae import VAE, AutoencoderTransformer
+from skvae import VAE, AutoencoderTransformer, ConditionalVAE
 from skvae._threads import limited_threads
 
 MODELS = [
@@ -241,6 +242,56 @@ def test_workers_give_the_same_bits(X, backend):
     for model, answers in zip(models, found, strict=True):
         for a, b in zip(answers, _fit_and_answer(model, X), strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+@contextlib.contextmanager
+def _default_dtype(dtype):
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        assert torch.get_default_dtype() is dtype
+        torch.set_default_dtype(torch.float32)
+
+
+def _all_answers(model, rows, y):
+    model = clone(model).fit(rows, y)
+    copied = pickle.loads(pickle.dumps(model))
+    drawn = copied.sample(9, random_state=0)
+    drawn = drawn[0] if isinstance(drawn, tuple) else drawn
+    answers = [copied.transform(rows), model.score_samples(rows), drawn]
+    answers += [copied.reconstruct(rows), model.partial_fit(rows, y).transform(rows)]
+    return [np.asarray(answer) for answer in answers]
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        lambda: _default_dtype(torch.float64),
+        lambda: _default_dtype(torch.bfloat16),
+        lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+        lambda: torch.device("meta"),
+    ],
+    ids=["float64", "bfloat16", "autocast", "device"],
+)
+@pytest.mark.parametrize(
+    "model",
+    [
+        AutoencoderTransformer(2, max_iter=2, device="cpu", random_state=0),
+        VAE(2, max_iter=2, device="cpu", random_state=0),
+        ConditionalVAE(2, max_iter=2, device="cpu", random_state=0),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+@pytest.mark.parametrize("kind", ["float32", "float64", "table"])
+def test_settings_of_torch_do_not_change_the_bits(X, model, setting, kind):
+    rows = pd.DataFrame(X).round(0).astype(str) if kind == "table" else X.astype(kind)
+    y = np.arange(len(X)) % 2
+    expected = _all_answers(model, rows, y)
+    with setting():
+        found = _all_answers(model, rows, y)
+    for a, b in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_one_fitted_model_serves_several_threads(X):

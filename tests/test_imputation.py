@@ -5,6 +5,7 @@ import pandas as pd
 import polars as pl
 import pytest
 from sklearn.datasets import load_breast_cancer, load_wine
+from sklearn.frozen import FrozenEstimator
 from sklearn.impute import KNNImputer, SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -27,6 +28,21 @@ VARIANTS = [
 @parametrize_with_checks(VARIANTS)
 def test_scikit_learn_check(estimator, check):
     check(estimator)
+
+
+@pytest.mark.parametrize("missing_values", ["mask", "error"])
+def test_tag_of_missing_cells_is_that_of_the_estimator(missing_values):
+    imputer = AutoencoderImputer(VAE(missing_values=missing_values))
+    tags = imputer.__sklearn_tags__()
+    assert tags.input_tags.allow_nan == (missing_values == "mask")
+
+
+def test_a_frozen_estimator_is_not_fitted_again():
+    X = np.random.default_rng(0).normal(size=(40, 3)) @ np.ones((3, 3))
+    model = AutoencoderTransformer(1, max_iter=3, random_state=0).fit(X)
+    gaps = np.where(np.eye(40, 3) == 1, np.nan, X)
+    filled = AutoencoderImputer(FrozenEstimator(model)).fit_transform(gaps)
+    np.testing.assert_array_equal(filled, model.impute(gaps))
 
 
 def with_gaps(X, share, seed=0):

@@ -28,7 +28,7 @@ LAYERS = (
     "_jacobian _layerwise _inference _autoregressive _conditioning",
     "_networks _starts _learned_prior _table_likelihood _imputing",
     "_factories _flat _conditions _proposals _defaults _smoothing _embedding _thinning "
-    "_excluded _counts _warm_start _refilling _classes",
+    "_excluded _counts _warm_start _refilling _classes _net_params",
     "objectives likelihoods corruptions priors _table _table_heads",
     "_fused _mixture_density _optimizer _plan _rows",
     "_random _docs _compat _threads _summary _inner _devices",

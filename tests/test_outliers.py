@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.datasets import load_breast_cancer
+from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -89,6 +90,14 @@ def test_the_estimator_given_is_cloned(rows):
     detector = AutoencoderOutlierDetector(model, random_state=3).fit(rows[0])
     assert not hasattr(model, "net_")
     assert detector.estimator_.random_state == 3
+
+
+def test_a_frozen_estimator_is_not_fitted_again(rows):
+    model = VAE(1, max_iter=5, random_state=0).fit(rows[0])
+    detector = AutoencoderOutlierDetector(FrozenEstimator(model)).fit(rows[0][:99])
+    np.testing.assert_array_equal(
+        detector.score_samples(rows[0]), model.score_samples(rows[0])
+    )
 
 
 def test_default_stops_before_rare_clusters_are_learned(rows):

@@ -95,6 +95,15 @@ def test_dark_pixels_at_the_edge_share_the_constant_of_the_others():
         np.testing.assert_array_equal(NumericColumns.fit(X, "auto").scale, 255.0)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_subnormal_spread_is_none(dtype):
+    rows = np.array([[-1.0], [2.0]], dtype) * np.finfo(dtype).tiny / 4
+    columns = NumericColumns.fit(rows, "auto")
+    assert columns.scale[0] == 1.0
+    rows = np.array([[-1.0], [2.0]], np.float32) * dtype(1e-30)
+    np.testing.assert_allclose(NumericColumns.fit(rows, "auto").scale, 1.5e-30)
+
+
 def test_constant_columns_have_scale_one():
     columns = NumericColumns.fit(np.array([[5.5, -1.0], [5.5, 2.0]]), "auto")
     assert columns.scale[0] == 1.0

@@ -259,6 +259,28 @@ def test_net_params_reach_skorch(kind, X):
     assert model.get_params()["net_params"] is params
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["train_split", "warm_start", "dataset", "dataset__length", "module__dropout"],
+)
+def test_net_params_that_would_have_no_effect_are_refused(kind, X, name):
+    with pytest.raises(ValueError, match=f"may not hold '{name}': .* says that"):
+        _model(kind, net_params={name: None}).fit(X, Y)
+
+
+def test_groups_of_parameters_are_refused(X):
+    params = {"optimizer__param_groups": [("encoder*", {"lr": 0.0})]}
+    with pytest.raises(ValueError, match=r"'optimizer__param_groups': .* Freezer"):
+        _model(AutoencoderTransformer, net_params=params).fit(X)
+
+
+@pytest.mark.parametrize("name", ["iterator_train", "iterator_valid"])
+def test_settings_of_an_iterator_need_one_that_takes_them(X, name):
+    params = {f"{name}__batch_size": 7}
+    with pytest.raises(ValueError, match=f"'{name}__batch_size' without '{name}'"):
+        _model(AutoencoderTransformer, net_params=params).fit(X)
+
+
 @pytest.mark.parametrize("name", ["iterator_train", "iterator_valid"])
 def test_either_iterator_may_be_a_data_loader(X, name):
     # Without a generator of its own a loader draws from torch's.
@@ -267,6 +289,13 @@ def test_either_iterator_may_be_a_data_loader(X, name):
     model = _model(AutoencoderTransformer, net_params=params).fit(X)
     assert np.isfinite(model.validation_loss_curve_).all()
     assert np.isfinite(model.transform(X)).all()
+
+
+@pytest.mark.parametrize("method", ["predict", "forward"])
+def test_the_net_says_that_it_takes_no_rows_of_its_own(X, method):
+    net = _model(AutoencoderTransformer).fit(X).net_
+    with pytest.raises(TypeError, match=r"Use transform, reconstruct, .* estimator"):
+        getattr(net, method)(X)
 
 
 class _InfiniteOnce:
