@@ -256,6 +256,45 @@ def test_what_follows_from_a_told_column_goes_with_it(orders):
     assert _rows(drawn, ("zip", "land")) <= _rows(frame, ("zip", "land"))
 
 
+def _firms(n=2500):
+    """Return firms in years: each has a region, in five columns, and a size."""
+    rng = np.random.default_rng(0)
+    region, size = rng.choice(5, K), rng.uniform(1, 900, K).round(1)
+    # Which firm has which number says nothing of either.
+    firm = rng.choice(K, n)
+    codes = {f"r{k}": (region[firm] == k).astype(int) for k in range(5)}
+    years = rng.integers(2000, 2010, n)
+    return pd.DataFrame(
+        {"firm": firm + 1000, "year": years, **codes, "size": size[firm]}
+    )
+
+
+def test_a_key_tells_one_hot_codes():
+    firms = _firms()
+    columns = [f"r{k}" for k in range(5)]
+    codec = TableCodec().fit(firms)
+    assert len(codec.joint) == 1
+    assert _found(codec) == {("firm", column) for column in [*columns, "size"]}
+    codes = codec.encode(firms)
+    rng = np.random.default_rng(0)
+    # What is drawn of the firm and of its region need not go together.
+    codes[:, 0] = rng.permutation(codes[:, 0])
+    drawn = codec.decode(codes, rng)
+    assert _rows(drawn, ["firm", *columns]) <= _rows(firms, ["firm", *columns])
+    # The region stays as it was drawn.
+    np.testing.assert_array_equal(drawn[columns], firms[columns])
+    again = TableCodec.from_state(codec.get_state())
+    assert _found(again) == _found(codec)
+
+
+def test_a_key_of_some_of_the_codes_is_none():
+    firms = _firms()
+    others = np.random.default_rng(1).random(len(firms)) < 0.5
+    firms["r4"] += (firms["r3"] == 1) & others
+    firms["r3"] *= ~others
+    assert _found(TableCodec().fit(firms)) == {("firm", "size")}
+
+
 def test_chance_is_no_rule():
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(

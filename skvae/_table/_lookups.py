@@ -6,7 +6,8 @@ levels of a category. What a value tells is looked up.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from skvae._table._clues import DRAWN, KNOWN, SILENT, Clue, agreeing
 from skvae._table._dependence import Derived
 from skvae._table._draft import Draft
+from skvae._table._joint import JointColumn
 
 # Rows that most pairs of columns are told apart by.
 _SCREENED = 2048
@@ -59,6 +61,7 @@ def find_lookups(
     codes: np.ndarray,
     derived: list[Derived],
     bound: set[int],
+    joint: Iterable[JointColumn] = (),
 ) -> list[Lookup]:
     """Find the columns that the values of another one tell, but for few exceptions.
 
@@ -74,6 +77,9 @@ def find_lookups(
         Columns whose codes follow from those of another one.
     bound : set of int
         Columns whose values have to agree with others already.
+    joint : iterable of JointColumn, default=()
+        Patterns of several columns, put after all of them. What tells the pattern
+        tells each of those.
 
     Returns
     -------
@@ -82,10 +88,13 @@ def find_lookups(
     """
     free = [j for j in range(len(columns)) if j not in bound]
     numbers = {j: columns[j].numbers(cells[j]) for j in free}
+    patterns = _patterns(columns, cells, codes, derived, joint)
+    numbers |= {j: own.of_rows for j, own in patterns.items()}
     distinct = {j: _n_distinct(own) for j, own in numbers.items()}
     parents = [j for j in free if columns[j].is_discrete and distinct[j] > 1]
     if not parents:
         return []
+    asked = list(numbers)
     table = np.column_stack(list(numbers.values()))
     followed = {(e.parent, e.child) for e in derived}
     found: dict[int, Lookup] = {}
@@ -98,7 +107,7 @@ def find_lookups(
         keys = numbers[parent][rows]
         fine = distinct[parent] > len(np.unique(codes[rows, parent]))
         taken = {entry.parent for entry in found.values()} | found.keys() | {parent}
-        possible = {free[k] for k in _hardly_changing(keys, table[rows[:_SCREENED]])}
+        possible = {asked[k] for k in _hardly_changing(keys, table[rows[:_SCREENED]])}
         for child in sorted(possible - taken):
             few = 1 < distinct[child] <= distinct[parent]
             # A value of hardly more than one row is nobody's rule, but a name is.
@@ -107,7 +116,58 @@ def find_lookups(
                 told = _told(keys, numbers[child][rows], len(columns))
                 if told is not None:
                     found[child] = Lookup(child, parent, *told)
+    for j, own in patterns.items():
+        if j in found:
+            found |= own.told_by(found.pop(j))
     return _with_followers(found, derived)
+
+
+@dataclass(frozen=True)
+class _Patterns:
+    """The pattern of some columns as one column.
+
+    Parameters
+    ----------
+    of_rows : ndarray of shape (n_rows,)
+        Pattern of each training row.
+    values : dict of int to ndarray of shape (n_patterns,)
+        Numbers of each column that follows from the pattern.
+    """
+
+    of_rows: np.ndarray
+    values: dict[int, np.ndarray]
+
+    def told_by(self, entry: Lookup) -> dict[int, Lookup]:
+        """Return the columns, told by what tells their pattern."""
+        pattern = entry.told.astype(np.int64)
+        return {
+            j: replace(entry, child=j, told=own[pattern])
+            for j, own in self.values.items()
+        }
+
+
+def _patterns(
+    columns: list[Any],
+    cells: list[Any],
+    codes: np.ndarray,
+    derived: list[Derived],
+    joint: Iterable[JointColumn],
+) -> dict[int, _Patterns]:
+    """Return the patterns of joint columns that tell the values of all they lead."""
+    found = {}
+    for j, column in enumerate(joint, start=len(columns)):
+        of_rows = column.encode(codes)
+        first = np.unique(of_rows, return_index=True)[1]
+        values = {}
+        for child in (e.child for e in derived if e.parent == j):
+            numbers = columns[child].numbers(cells[child])
+            values[child] = numbers[first]
+            # Of a bin the pattern does not tell the value.
+            if not np.array_equal(values[child][of_rows], numbers, equal_nan=True):
+                break
+        else:
+            found[j] = _Patterns(of_rows.astype(np.float64), values)
+    return found
 
 
 def _hardly_changing(keys: np.ndarray, some: np.ndarray) -> list[int]:
