@@ -295,6 +295,25 @@ def test_a_key_of_some_of_the_codes_is_none():
     assert _found(TableCodec().fit(firms)) == {("firm", "size")}
 
 
+def test_levels_with_codes_of_their_own_tell_numbers():
+    rng = np.random.default_rng(0)
+    # Some products cost the same, so that no price tells its product.
+    price = rng.choice(rng.lognormal(3, 1, 160).round(2), 200)
+    which = rng.choice(200, 3000)
+    frame = pd.DataFrame(
+        {
+            "product": np.array([f"P{k}" for k in range(200)])[which],
+            "price": price[which],
+            "spent": rng.normal(size=3000).round(3),
+        }
+    )
+    codec = TableCodec().fit(frame)
+    assert _found(codec) == {("product", "price")}
+    drawn = codec.decode(codec.encode(frame), rng)
+    both = ["product", "price"]
+    pd.testing.assert_frame_equal(drawn[both], frame[both])
+
+
 def test_chance_is_no_rule():
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(

@@ -96,23 +96,26 @@ def find_lookups(
         return []
     asked = list(numbers)
     table = np.column_stack(list(numbers.values()))
-    followed = {(e.parent, e.child) for e in derived}
+    # What follows from a code is told already, where codes hold one value each.
+    known = {j: codes[~np.isnan(numbers[j]), j] for j in free}
+    coarse = {j for j in free if distinct[j] > len(np.unique(known[j]))}
+    pairs = {(e.parent, e.child) for e in derived}
+    followed = {pair for pair in pairs if not coarse & {*pair}}
     found: dict[int, Lookup] = {}
     # The finest first; of two that tell each other the left one is the parent.
     for parent in sorted(parents, key=lambda j: (-distinct[j], j)):
         if parent in found:
             continue
-        known = np.flatnonzero(~np.isnan(numbers[parent]))
-        rows = known[np.argsort(numbers[parent][known], kind="stable")]
+        rows = np.flatnonzero(~np.isnan(numbers[parent]))
+        rows = rows[np.argsort(numbers[parent][rows], kind="stable")]
         keys = numbers[parent][rows]
-        fine = distinct[parent] > len(np.unique(codes[rows, parent]))
         taken = {entry.parent for entry in found.values()} | found.keys() | {parent}
         possible = {asked[k] for k in _hardly_changing(keys, table[rows[:_SCREENED]])}
         for child in sorted(possible - taken):
             few = 1 < distinct[child] <= distinct[parent]
             # A value of hardly more than one row is nobody's rule, but a name is.
             few &= distinct[parent] <= max(len(keys) / 2, 2 * distinct[child])
-            if few and (fine or (parent, child) not in followed):
+            if few and (parent, child) not in followed:
                 told = _told(keys, numbers[child][rows], len(columns))
                 if told is not None:
                     found[child] = Lookup(child, parent, *told)
