@@ -314,6 +314,30 @@ def test_levels_with_codes_of_their_own_tell_numbers():
     pd.testing.assert_frame_equal(drawn[both], frame[both])
 
 
+def test_keys_that_lie_close_are_no_difference():
+    rng = np.random.default_rng(0)
+    number = np.sort(rng.choice(950, 200, False))
+    other = number + (rng.random(200) < 0.03)
+    start = np.datetime64("2024-01-01") + rng.integers(0, 300, 200)
+    which = rng.choice(200, 1500)
+    frame = pd.DataFrame(
+        {
+            "country": np.array([f"Land {k * 7 % 200:03d}" for k in range(200)]),
+            "number": number,
+            "other": other.astype(float),
+            "start": start.astype("M8[s]"),
+            "end": (start + rng.integers(1, 9, 200)).astype("M8[s]"),
+        }
+    ).iloc[which]
+    frame = frame.assign(x=rng.normal(size=1500)).reset_index(drop=True)
+    codec = TableCodec().fit(frame)
+    assert codec.gaps == []
+    names = ["number", "other", "start", "end"]
+    assert _found(codec) == {("country", name) for name in names}
+    drawn = codec.decode(codec.encode(frame), rng)
+    assert _rows(drawn, ["country", *names]) <= _rows(frame, ["country", *names])
+
+
 def test_chance_is_no_rule():
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(
