@@ -193,3 +193,14 @@ def test_known_codes_are_excluded_as_one():
 def test_too_many_pairs_are_not_listed(monkeypatch):
     monkeypatch.setattr("skvae._table._exclusions._MAX_PAIRS", 10)
     assert TableCodec().fit(_loans()[["amount", "rate"]]).exclusions == []
+
+
+def test_missing_cells_of_many_rows_keep_their_rule():
+    loans = _loans(3000)
+    codec = TableCodec().fit(loans.drop(columns="has"))
+    columns = np.searchsorted(codec.offsets, np.array(codec.exclusions)[:, :2], "right")
+    assert {tuple(pair) for pair in (columns - 1).tolist()} == {(0, 1), (0, 2), (1, 2)}
+    model = VAE(max_iter=5, random_state=0).fit(loans)
+    rows = model.sample(2000, random_state=0)
+    filled = rows[["amount", "rate", "kind"]].notna().sum(axis=1)
+    assert (filled != 3 * rows["has"]).mean() <= 0.01
