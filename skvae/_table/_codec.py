@@ -19,7 +19,7 @@ from skvae._table._dependence import (
     told_ranks,
 )
 from skvae._table._draft import Draft
-from skvae._table._exclusions import find_exclusions
+from skvae._table._exclusions import find_exclusions, find_unlike
 from skvae._table._finer import with_finer_bins
 from skvae._table._frames import (
     declared_categories,
@@ -197,7 +197,10 @@ class TableCodec(CodeLayout):
         places = [self.places(entry.child)[0] for entry in self.derived]
         silent = [np.arange(place.start, place.stop) for place in places]
         left_out = np.concatenate([[], *silent, *self.bin_runs]).astype(np.int64)
-        return find_exclusions(codes, self.sizes, left_out, self.missing_code)
+        found = find_exclusions(codes, self.sizes, left_out, self.missing_code)
+        other = {j for j, own in enumerate(self.columns) if own.kind != "category"}
+        other |= {entry.child for entry in self.derived}
+        return found + find_unlike(self.columns, codes[:, : len(self.columns)], other)
 
     def _frame(self, X: Any) -> pd.DataFrame:
         if library_of(X) is not None:

@@ -7,7 +7,8 @@ their families. How unlikely such a pair is can be counted.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import product
+from itertools import combinations, product
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,8 @@ _MIN_EXPECTED, MAX_ROWS, _MAX_COLUMNS = 6.0, 2000, 256
 # Of many rows only missing cells are asked: they follow a rule, or come by chance. And
 # rows that are looked at.
 _MIN_EXPECTED_OF_MANY, _ROWS = 20.0, 50_000
+# Rows that independent columns would have equal, from which on it counts that none is.
+_MIN_EQUAL = 30.0
 # Pairs up to which those of all known codes of a column are listed.
 _MAX_PAIRS = 1 << 16
 
@@ -104,3 +107,44 @@ def _known_codes(
         if missing >= 0 and asked[start + missing]:
             known.append([p for p in range(start, stop) if p != start + missing])
     return [own for own in known if own]
+
+
+def find_unlike(
+    columns: list[Any], codes: np.ndarray, left_out: set[int]
+) -> list[tuple[int, int, float]]:
+    r"""Find columns that are equal in no row: who plays at home, and who comes.
+
+    Parameters
+    ----------
+    columns : list
+        The fitted columns.
+    codes : ndarray of shape (n_rows, n_columns)
+        Codes of the training rows.
+    left_out : set of int
+        Columns that are not asked: those that follow from others, and all but
+        categories.
+
+    Returns
+    -------
+    exclusions : list of (int, int, float)
+        Positions of two codes of one value, the first one further left, and
+        :math:`\log(1 + e)` where e rows of independent columns would be equal.
+    """
+    n, d = codes.shape
+    asked = [j for j in range(d) if j not in left_out and d <= _MAX_COLUMNS]
+    first = np.cumsum([0, *(column.size for column in columns)])
+    values = {j: columns[j].values_of_codes() for j in asked}
+    shares = {j: np.bincount(codes[:, j], minlength=columns[j].size) for j in asked}
+    found = []
+    for i, j in combinations(asked, 2):
+        both = [v for v in values[i] if v in values[j]]
+        a, b = (np.array([values[k][v] for v in both], dtype=int) for k in (i, j))
+        expected = float(shares[i][a] @ shares[j][b]) / n
+        if expected < _MIN_EQUAL:
+            continue
+        alike = np.full(columns[i].size, -1)
+        alike[a] = b
+        if not (alike[codes[:, i]] == codes[:, j]).any():
+            places = zip((first[i] + a).tolist(), (first[j] + b).tolist(), strict=True)
+            found += [(*pair, float(np.log1p(expected))) for pair in places]
+    return found
