@@ -295,6 +295,24 @@ def test_a_key_of_some_of_the_codes_is_none():
     assert _found(TableCodec().fit(firms)) == {("firm", "size")}
 
 
+def test_keys_are_near_in_what_the_rest_depends_on():
+    rng = np.random.default_rng(0)
+    firms = _firms()[["firm", "size"]]
+    # A second running number, and what a firm spends by its size.
+    firms["member"] = rng.permutation(9000)[firms["firm"]]
+    firms["land"] = np.array(list("abcdefghij"))[firms["member"] % 10]
+    firms["spent"] = (firms["size"] * rng.lognormal(sigma=0.1, size=len(firms))).round()
+    codec = TableCodec().fit(firms)
+    assert _found(codec) == {("firm", name) for name in ("size", "member", "land")}
+    codes = codec.encode(firms)
+    for j in (0, 2):
+        codes[:, j] = rng.permutation(codes[:, j])
+    drawn = codec.decode(codes, rng)
+    assert _rows(drawn, ["firm", "size"]) <= _rows(firms, ["firm", "size"])
+    # .98 in the table.
+    assert np.corrcoef(drawn["size"], firms["spent"])[0, 1] > 0.95
+
+
 def test_levels_with_codes_of_their_own_tell_numbers():
     rng = np.random.default_rng(0)
     # Some products cost the same, so that no price tells its product.

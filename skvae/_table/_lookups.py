@@ -22,6 +22,8 @@ _SCREENED = 2048
 # Share of rows that may be otherwise: slips of whoever wrote the table. Rows beyond one
 # a key, and nats that keys save, from which on a rule is believed.
 _EXCEPTIONS, _MIN_EVIDENCE, _LEAST_GAIN = 0.01, 30, 25.0
+# Weight at least of a number among those that a key is to be near.
+_LEAST_WORTH = 0.05
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,9 @@ class Lookup:
         The usual value of the child beside each, NaN for a missing cell.
     has_gaps : bool
         Whether cells of the child are missing though the key tells a value.
+    worth : tuple of float, default=(1.0, 1.0)
+        Largest correlation of the child, and of the parent, with numbers that the
+        parent does not tell.
     """
 
     child: int
@@ -48,6 +53,7 @@ class Lookup:
     weights: np.ndarray
     told: np.ndarray
     has_gaps: bool
+    worth: tuple[float, float] = (1.0, 1.0)
 
     def places(self, numbers: np.ndarray) -> np.ndarray:
         """Return the place of each value among the keys, -1 if it is not there."""
@@ -122,7 +128,43 @@ def find_lookups(
     for j, own in patterns.items():
         if j in found:
             found |= own.told_by(found.pop(j))
-    return _with_followers(found, derived)
+    return _weighed(_with_followers(found, derived), columns, cells, codes, derived)
+
+
+def _weighed(
+    lookups: list[Lookup],
+    columns: list[Any],
+    cells: list[Any],
+    codes: np.ndarray,
+    derived: list[Derived],
+) -> list[Lookup]:
+    """Return lookups with what their columns have to do with the rest of the table.
+
+    A number that says nothing of the rest, such as a running one, need not be near.
+    """
+    graded = [j for j, column in enumerate(columns) if len(column.bins)]
+    families = {e.parent: {e.parent} for e in lookups}
+    for entry in lookups:
+        families[entry.parent].add(entry.child)
+    if all(len(own & {*graded}) < 2 for own in families.values()):
+        return lookups
+    rows = np.linspace(0, len(codes) - 1, min(len(codes), _SCREENED)).astype(int)
+    scores = [columns[j].scores(cells[j], codes[:, j])[rows] for j in graded]
+    told = np.zeros((len(columns), len(columns)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        told[np.ix_(graded, graded)] = np.nan_to_num(np.abs(np.corrcoef(scores)))
+    followers = {entry.child for entry in derived}
+    worth = {}
+    for parent, own in families.items():
+        others = [j for j in graded if j not in own | followers]
+        if others and len(own & {*graded}) > 1:
+            worth[parent] = told[:, others].max(axis=1).clip(_LEAST_WORTH, 1).tolist()
+    return [
+        replace(e, worth=(worth[e.parent][e.child], worth[e.parent][e.parent]))
+        if e.parent in worth
+        else e
+        for e in lookups
+    ]
 
 
 @dataclass(frozen=True)
@@ -269,14 +311,15 @@ def choose_keys(lookups: list[Lookup], draft: Draft) -> None:
         rows = np.flatnonzero(draft.is_open(parent) & ~np.isnan(numbers))
         if not len(rows):
             continue
-        clues = [Clue.of(column, numbers[rows], keys)]
+        clues = [Clue.of(column, numbers[rows], keys).weighed(own[0].worth[1])]
         for entry in own:
             said = draft.numbers(entry.child)[rows]
             state = np.where(draft.is_open(entry.child)[rows], DRAWN, KNOWN)
             if entry.has_gaps:
                 state[np.isnan(said)] = SILENT
             child = draft.column(entry.child)
-            clues.append(Clue.of(child, said, entry.told, state))
+            clue = Clue.of(child, said, entry.told, state)
+            clues.append(clue.weighed(entry.worth[0]))
         places = own[0].places(numbers[rows])
         places = agreeing(places, clues, own[0].weights, draft.rng)
         moved = numbers.copy()
