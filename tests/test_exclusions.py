@@ -195,3 +195,45 @@ def test_known_codes_are_excluded_as_one():
 def test_too_many_pairs_are_not_listed(monkeypatch):
     monkeypatch.setattr("skvae._table._exclusions._MAX_PAIRS", 10)
     assert TableCodec().fit(_loans()[["amount", "rate"]]).exclusions == []
+
+
+def _matches(n, teams=20):
+    """Return matches: nobody plays at home and away."""
+    rng = np.random.default_rng(0)
+    home = rng.integers(teams, size=n)
+    away = (home + rng.integers(1, teams, n)) % teams
+    names = np.array([f"Team {k}" for k in range(teams)])
+    goals = rng.poisson(1.5, n)
+    return pd.DataFrame({"home": names[home], "goals": goals, "away": names[away]})
+
+
+def _equal(rows):
+    return (rows["home"] == rows["away"]).mean()
+
+
+@pytest.mark.parametrize("n", [700, 2500])
+def test_columns_that_are_never_equal_are_hardly_drawn_so(n):
+    matches = _matches(n)
+    model = VAE(max_iter=2, random_state=0).fit(matches)
+    assert _equal(model.sample(2000, random_state=0)) < 0.005
+    given_ = model.sample(500, given={"away": "Team 3"}, random_state=0)
+    assert _equal(given_) < 0.005
+
+
+def test_columns_that_are_equal_once_may_be():
+    matches = _matches(2500)
+    matches.loc[0, "away"] = matches.loc[0, "home"]
+    assert TableCodec().fit(matches).exclusions == []
+    # So few rows are equal by chance in none.
+    assert TableCodec().fit(_matches(500)).exclusions == []
+
+
+def test_missing_cells_of_many_rows_keep_their_rule():
+    loans = _loans(3000)
+    codec = TableCodec().fit(loans.drop(columns="has"))
+    columns = np.searchsorted(codec.offsets, np.array(codec.exclusions)[:, :2], "right")
+    assert {tuple(pair) for pair in (columns - 1).tolist()} == {(0, 1), (0, 2), (1, 2)}
+    model = VAE(max_iter=5, random_state=0).fit(loans)
+    rows = model.sample(2000, random_state=0)
+    filled = rows[["amount", "rate", "kind"]].notna().sum(axis=1)
+    assert (filled != 3 * rows["has"]).mean() <= 0.01

@@ -83,6 +83,27 @@ def test_many_rows_let_a_wider_difference_be_a_gap(n, gaps):
     assert _gaps(frame) == gaps
 
 
+@pytest.mark.parametrize(("before", "after"), [("s", "ns"), ("ns", "s"), ("us", "ms")])
+def test_moments_of_two_units_have_a_gap(before, after):
+    trips = _trips()
+    trips["start"] = trips["start"].astype(f"datetime64[{before}]")
+    trips["end"] = trips["end"].astype(f"datetime64[{after}]")
+    codec = TableCodec().fit(trips)
+    like = TableCodec().fit(_trips())
+    assert [(gap.child, gap.parent, gap.side) for gap in codec.gaps] == [(2, 0, 1)]
+    codes = codec.encode(trips)
+    np.testing.assert_array_equal(codes, like.encode(_trips()))
+    drawn = codec.decode(codes, np.random.default_rng(0))
+    assert (drawn.dtypes == trips.dtypes).all()
+    same = like.decode(codes, np.random.default_rng(0))
+    assert (drawn["end"] == same["end"])[trips["end"].notna()].all()
+    # A moment beyond the range is the nearest one within it.
+    far = trips.copy()
+    coarse = "start" if before == "s" else "end"
+    far.loc[0, coarse] = pd.Timestamp("9999-12-31" if before == "s" else "2100-01-01")
+    assert (codec.encode(far)[1:] == codes[1:]).all()
+
+
 def test_durations_and_arrays_have_gaps_too():
     quotes = _quotes()
     assert len(TableCodec().fit(quotes.to_numpy()).gaps) == 2
@@ -94,7 +115,11 @@ def test_durations_and_arrays_have_gaps_too():
     "change",
     [
         lambda f: f.assign(end=f["end"].dt.tz_localize("UTC")),
-        lambda f: f.assign(end=f["end"].astype("datetime64[s]")),
+        # Moments that nanoseconds cannot tell, beside nanoseconds.
+        lambda f: f.assign(
+            start=f["start"].astype("datetime64[ns]"),
+            end=f["end"].astype("datetime64[s]").fillna(pd.Timestamp("9999-12-31")),
+        ),
         # Ends that lie apart, few rows, ends without a start, a constant gap.
         lambda f: f.assign(end=f["start"] + pd.to_timedelta(np.arange(N), unit="D")),
         lambda f: f[:15],
@@ -102,7 +127,7 @@ def test_durations_and_arrays_have_gaps_too():
         lambda f: f.assign(end=f["start"] + pd.Timedelta("1h")),
         lambda f: f.assign(end=f["end"].dt.strftime("%d %H:%M")),
     ],
-    ids=["zone", "unit", "far", "few", "no start", "constant", "text"],
+    ids=["zone", "never", "far", "few", "no start", "constant", "text"],
 )
 def test_other_columns_stay_as_they_are(trips, change):
     assert _gaps(change(trips)) == {}

@@ -256,6 +256,106 @@ def test_what_follows_from_a_told_column_goes_with_it(orders):
     assert _rows(drawn, ("zip", "land")) <= _rows(frame, ("zip", "land"))
 
 
+def _firms(n=2500):
+    """Return firms in years: each has a region, in five columns, and a size."""
+    rng = np.random.default_rng(0)
+    region, size = rng.choice(5, K), rng.uniform(1, 900, K).round(1)
+    # Which firm has which number says nothing of either.
+    firm = rng.choice(K, n)
+    codes = {f"r{k}": (region[firm] == k).astype(int) for k in range(5)}
+    years = rng.integers(2000, 2010, n)
+    return pd.DataFrame(
+        {"firm": firm + 1000, "year": years, **codes, "size": size[firm]}
+    )
+
+
+def test_a_key_tells_one_hot_codes():
+    firms = _firms()
+    columns = [f"r{k}" for k in range(5)]
+    codec = TableCodec().fit(firms)
+    assert len(codec.joint) == 1
+    assert _found(codec) == {("firm", column) for column in [*columns, "size"]}
+    codes = codec.encode(firms)
+    rng = np.random.default_rng(0)
+    # What is drawn of the firm and of its region need not go together.
+    codes[:, 0] = rng.permutation(codes[:, 0])
+    drawn = codec.decode(codes, rng)
+    assert _rows(drawn, ["firm", *columns]) <= _rows(firms, ["firm", *columns])
+    # The region stays as it was drawn.
+    np.testing.assert_array_equal(drawn[columns], firms[columns])
+    again = TableCodec.from_state(codec.get_state())
+    assert _found(again) == _found(codec)
+
+
+def test_a_key_of_some_of_the_codes_is_none():
+    firms = _firms()
+    others = np.random.default_rng(1).random(len(firms)) < 0.5
+    firms["r4"] += (firms["r3"] == 1) & others
+    firms["r3"] *= ~others
+    assert _found(TableCodec().fit(firms)) == {("firm", "size")}
+
+
+def test_keys_are_near_in_what_the_rest_depends_on():
+    rng = np.random.default_rng(0)
+    firms = _firms()[["firm", "size"]]
+    # A second running number, and what a firm spends by its size.
+    firms["member"] = rng.permutation(9000)[firms["firm"]]
+    firms["land"] = np.array(list("abcdefghij"))[firms["member"] % 10]
+    firms["spent"] = (firms["size"] * rng.lognormal(sigma=0.1, size=len(firms))).round()
+    codec = TableCodec().fit(firms)
+    assert _found(codec) == {("firm", name) for name in ("size", "member", "land")}
+    codes = codec.encode(firms)
+    for j in (0, 2):
+        codes[:, j] = rng.permutation(codes[:, j])
+    drawn = codec.decode(codes, rng)
+    assert _rows(drawn, ["firm", "size"]) <= _rows(firms, ["firm", "size"])
+    # .98 in the table.
+    assert np.corrcoef(drawn["size"], firms["spent"])[0, 1] > 0.95
+
+
+def test_levels_with_codes_of_their_own_tell_numbers():
+    rng = np.random.default_rng(0)
+    # Some products cost the same, so that no price tells its product.
+    price = rng.choice(rng.lognormal(3, 1, 160).round(2), 200)
+    which = rng.choice(200, 3000)
+    frame = pd.DataFrame(
+        {
+            "product": np.array([f"P{k}" for k in range(200)])[which],
+            "price": price[which],
+            "spent": rng.normal(size=3000).round(3),
+        }
+    )
+    codec = TableCodec().fit(frame)
+    assert _found(codec) == {("product", "price")}
+    drawn = codec.decode(codec.encode(frame), rng)
+    both = ["product", "price"]
+    pd.testing.assert_frame_equal(drawn[both], frame[both])
+
+
+def test_keys_that_lie_close_are_no_difference():
+    rng = np.random.default_rng(0)
+    number = np.sort(rng.choice(950, 200, False))
+    other = number + (rng.random(200) < 0.03)
+    start = np.datetime64("2024-01-01") + rng.integers(0, 300, 200)
+    which = rng.choice(200, 1500)
+    frame = pd.DataFrame(
+        {
+            "country": np.array([f"Land {k * 7 % 200:03d}" for k in range(200)]),
+            "number": number,
+            "other": other.astype(float),
+            "start": start.astype("M8[s]"),
+            "end": (start + rng.integers(1, 9, 200)).astype("M8[s]"),
+        }
+    ).iloc[which]
+    frame = frame.assign(x=rng.normal(size=1500)).reset_index(drop=True)
+    codec = TableCodec().fit(frame)
+    assert codec.gaps == []
+    names = ["number", "other", "start", "end"]
+    assert _found(codec) == {("country", name) for name in names}
+    drawn = codec.decode(codec.encode(frame), rng)
+    assert _rows(drawn, ["country", *names]) <= _rows(frame, ["country", *names])
+
+
 def test_chance_is_no_rule():
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(

@@ -166,6 +166,11 @@ class CategoryColumn(UnorderedCodes):
     # Levels are drawn again, each as it came.
     is_discrete = True
 
+    def values_of_codes(self) -> dict[Any, int]:
+        """Return the code of each level that has one of its own."""
+        pairs = zip(self.levels, self.code_of_level.tolist(), self.weights, strict=True)
+        return {level: code for level, code, weight in pairs if weight == 1}
+
     def numbers(self, cells: Any) -> np.ndarray:
         """Return the place of each cell among the levels, NaN if it is missing."""
         places = self._places(pd.Series(cells)).astype(np.float64)

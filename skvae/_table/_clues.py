@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,10 @@ class Clue:
             len(column.bins) > 0,
             np.full(len(rows), DRAWN) if state is None else state,
         )
+
+    def weighed(self, worth: float) -> Clue:
+        """Return the clue with distances of so much worth."""
+        return replace(self, scores=(self.scores[0] * worth, self.scores[1] * worth))
 
 
 def agreeing(

@@ -19,7 +19,7 @@ from skvae._table._dependence import (
     told_ranks,
 )
 from skvae._table._draft import Draft
-from skvae._table._exclusions import find_exclusions
+from skvae._table._exclusions import find_exclusions, find_unlike
 from skvae._table._finer import with_finer_bins
 from skvae._table._frames import (
     declared_categories,
@@ -37,6 +37,7 @@ from skvae._table._given import known_of_fixed
 from skvae._table._joint import JointColumn, find_joint
 from skvae._table._known import Known
 from skvae._table._layout import CodeLayout
+from skvae._table._lookups import find_lookups
 from skvae._table._numeric import NumericColumn
 from skvae._table._objects import (
     ObjectForm,
@@ -140,7 +141,7 @@ class TableCodec(CodeLayout):
         ]
         self.gaps, self.joint = [], []
         cells = [self.cells(frame, j) for j in range(len(self.columns))]
-        self.gaps = find_gaps(self.columns, cells)
+        self.gaps = self._find_gaps(cells)
         came = list(cells)
         for j in (gap.child for gap in self.gaps):
             cells[j] = self.cells(frame, j)
@@ -163,6 +164,20 @@ class TableCodec(CodeLayout):
         )
         return self
 
+    def _find_gaps(self, cells: list[Any]) -> list[Gap]:
+        gaps = find_gaps(self.columns, cells)
+        if not any(gap.column.is_discrete for gap in gaps):
+            return gaps
+        # What a key tells is looked up; a difference from another key says less.
+        looked_up = find_lookups(self.columns, cells, self._codes(cells), [], set())
+        told = {entry.child for entry in looked_up}
+        keys = {(entry.parent, entry.child) for entry in looked_up}
+        return [
+            gap
+            for gap in gaps
+            if gap.child not in told and (gap.child, gap.parent) not in keys
+        ]
+
     def _codes(self, cells: list[Any]) -> np.ndarray:
         pairs = zip(self.columns, cells, strict=True)
         return np.column_stack([column.encode(own) for column, own in pairs])
@@ -182,7 +197,10 @@ class TableCodec(CodeLayout):
         places = [self.places(entry.child)[0] for entry in self.derived]
         silent = [np.arange(place.start, place.stop) for place in places]
         left_out = np.concatenate([[], *silent, *self.bin_runs]).astype(np.int64)
-        return find_exclusions(codes, self.sizes, left_out, self.missing_code)
+        found = find_exclusions(codes, self.sizes, left_out, self.missing_code)
+        other = {j for j, own in enumerate(self.columns) if own.kind != "category"}
+        other |= {entry.child for entry in self.derived}
+        return found + find_unlike(self.columns, codes[:, : len(self.columns)], other)
 
     def _frame(self, X: Any) -> pd.DataFrame:
         if library_of(X) is not None:

@@ -14,6 +14,9 @@ from skvae._table._objects import duration_of
 from skvae._table._written_dates import WrittenDates
 
 _MISSING = np.iinfo(np.int64).min
+# Nanoseconds of each unit, and those that moments may be from 1970 to be told in them.
+NANOSECONDS = {"s": 10**9, "ms": 10**6, "us": 1000, "ns": 1}
+_MOST = 1 << 62
 
 
 class TimeColumn:
@@ -67,7 +70,7 @@ class TimeColumn:
         """Learn the codes of a training column, which may hold text."""
         series = text.read(series, name) if text else from_arrow(series)
         dtype = series.dtype
-        unit = np.datetime_data(_stamps_of(series).dtype)[0]
+        unit = _unit_of(series)
         zone = getattr(dtype, "tz", None)
         is_duration = dtype.kind == "m"
         stamps = _stamps(series)
@@ -112,9 +115,15 @@ class TimeColumn:
         return series.dt.as_unit(self.unit)
 
     def steps(self, series: pd.Series) -> np.ndarray:
-        """Return the steps from the first date of training, NaN where missing."""
+        """Return the steps from the first date of training, NaN where missing.
+
+        Moments may come in a finer unit, or in one that this one tells them in.
+        """
         stamps = _stamps(series)
-        steps = (stamps - self.origin) / self.step
+        own, other = NANOSECONDS[self.unit], NANOSECONDS[_unit_of(series)]
+        finer = max(own // other, 1)
+        whole = stamps * max(other // own, 1) - self.origin * finer
+        steps = whole / (self.step * finer)
         steps[stamps == _MISSING] = np.nan
         return steps
 
@@ -161,6 +170,12 @@ class TimeColumn:
     def zoned(self, moments: pd.Series) -> pd.Series:
         """Return moments without a zone, or durations, as cells of the column."""
         return moments if self.zone is None else with_zone(moments, self.zone)
+
+    @property
+    def fits_nanoseconds(self) -> bool:
+        """Whether all moments of training can be told in nanoseconds."""
+        ends = np.array(self.numeric.extent) * self.step + self.origin
+        return bool((np.abs(ends) * NANOSECONDS[self.unit] < _MOST).all())
 
     @property
     def is_discrete(self) -> bool:
@@ -245,6 +260,28 @@ def from_arrow(series: pd.Series) -> pd.Series:
     import pyarrow as pa
 
     return pa.array(series).to_pandas(date_as_object=False)
+
+
+def in_one_unit(cells: pd.Series, others: pd.Series) -> tuple[pd.Series, pd.Series]:
+    """Return two columns of moments in the finer of their units.
+
+    What lies beyond its range is put at its end: further than moments of training.
+    """
+    finer = min(_unit_of(cells), _unit_of(others), key=NANOSECONDS.__getitem__)
+    return _in_finer_unit(cells, finer), _in_finer_unit(others, finer)
+
+
+def _in_finer_unit(cells: pd.Series, unit: str) -> pd.Series:
+    ratio = NANOSECONDS[_unit_of(cells)] // NANOSECONDS[unit]
+    if ratio == 1:
+        return cells
+    stamps = _stamps(cells).clip(-_MOST // ratio, _MOST // ratio) * ratio
+    stamps[cells.isna().to_numpy()] = _MISSING
+    return pd.Series(stamps.view(f"{cells.dtype.kind}8[{unit}]"), index=cells.index)
+
+
+def _unit_of(series: pd.Series) -> str:
+    return np.datetime_data(_stamps_of(series).dtype)[0]
 
 
 def _stamps(series: pd.Series) -> np.ndarray:

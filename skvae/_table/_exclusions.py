@@ -7,7 +7,8 @@ their families. How unlikely such a pair is can be counted.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import product
+from itertools import combinations, product
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,11 @@ from skvae._table._mixture import one_hot
 # are none; rows from which on models learn it by themselves, and columns from which on
 # none hears another.
 _MIN_EXPECTED, MAX_ROWS, _MAX_COLUMNS = 6.0, 2000, 256
+# Of many rows only missing cells are asked: they follow a rule, or come by chance. And
+# rows that are looked at.
+_MIN_EXPECTED_OF_MANY, _ROWS = 20.0, 50_000
+# Rows that independent columns would have equal, from which on it counts that none is.
+_MIN_EQUAL = 30.0
 # Pairs up to which those of all known codes of a column are listed.
 _MAX_PAIRS = 1 << 16
 
@@ -31,7 +37,8 @@ def find_exclusions(
 
     With e rows expected of independent columns a pair is taken to be 1 + e times as
     rare as by chance. All that a cell can be when it is not missing counts as one code,
-    too: a loan has an amount and a rate, or neither.
+    too: a loan has an amount and a rate, or neither. Of many rows only pairs with a
+    missing cell, or with all that it can be otherwise, are found.
 
     Parameters
     ----------
@@ -49,11 +56,16 @@ def find_exclusions(
     exclusions : list of (int, int, float)
         Positions of two codes, the first one further left, and :math:`\log(1 + e)`.
     """
-    n, d = codes.shape
-    if n > MAX_ROWS or d > _MAX_COLUMNS:
+    missing_codes = [int(code) for code in missing_codes]
+    many = len(codes) > MAX_ROWS
+    has_gaps = max(missing_codes, default=-1) >= 0
+    if codes.shape[1] > _MAX_COLUMNS or (many and not has_gaps):
         return []
+    codes = codes[np.linspace(0, len(codes) - 1, min(len(codes), _ROWS)).astype(int)]
+    n, d = codes.shape
+    least = _MIN_EXPECTED_OF_MANY if many else _MIN_EXPECTED
     rows = one_hot(codes, sizes)
-    asked = rows.sum(axis=0) >= _MIN_EXPECTED
+    asked = rows.sum(axis=0) >= least
     asked[list(left_out)] = False
     members = [[place] for place in np.flatnonzero(asked).tolist()]
     members += _known_codes(sizes, missing_codes, asked)
@@ -63,16 +75,23 @@ def find_exclusions(
     some = (kinds @ rows[:, places].T).T
     counts = some.sum(axis=0)
     column = np.repeat(np.arange(d), sizes)[[own[0] for own in members]]
-    together = (some.T @ some).toarray()
-    expected = np.outer(counts, counts) / n
-    never = (together == 0) & (expected >= _MIN_EXPECTED)
-    pairs = np.argwhere(never & (column[:, None] < column))
+    tells = np.arange(len(members))
+    if many:
+        first = np.cumsum([0, *sizes]).tolist()
+        gaps = {a + m for a, m in zip(first, missing_codes, strict=False) if m >= 0}
+        tells = np.flatnonzero([len(own) > 1 or own[0] in gaps for own in members])
+    together = (some[:, tells].T @ some).toarray()
+    expected = np.outer(counts[tells], counts) / n
+    never = np.argwhere((together == 0) & (expected >= least))
+    pairs = np.column_stack([tells[never[:, 0]], never[:, 1]])
+    pairs = np.concatenate([pairs, pairs[:, ::-1]])
+    pairs = np.unique(pairs[column[pairs[:, 0]] < column[pairs[:, 1]]], axis=0)
     length = np.array([len(own) for own in members])
     if length[pairs].prod(axis=1).sum() > _MAX_PAIRS:
         pairs = pairs[length[pairs].max(axis=1) == 1]
     found: dict[tuple[int, int], float] = {}
     for a, b in pairs.tolist():
-        nats = float(np.log1p(expected[a, b]))
+        nats = float(np.log1p(counts[a] * counts[b] / n))
         # What holds for all known codes, which come last, says more than one of them.
         found |= dict.fromkeys(product(members[a], members[b]), nats)
     return [(*pair, nats) for pair, nats in found.items()]
@@ -88,3 +107,44 @@ def _known_codes(
         if missing >= 0 and asked[start + missing]:
             known.append([p for p in range(start, stop) if p != start + missing])
     return [own for own in known if own]
+
+
+def find_unlike(
+    columns: list[Any], codes: np.ndarray, left_out: set[int]
+) -> list[tuple[int, int, float]]:
+    r"""Find columns that are equal in no row: who plays at home, and who comes.
+
+    Parameters
+    ----------
+    columns : list
+        The fitted columns.
+    codes : ndarray of shape (n_rows, n_columns)
+        Codes of the training rows.
+    left_out : set of int
+        Columns that are not asked: those that follow from others, and all but
+        categories.
+
+    Returns
+    -------
+    exclusions : list of (int, int, float)
+        Positions of two codes of one value, the first one further left, and
+        :math:`\log(1 + e)` where e rows of independent columns would be equal.
+    """
+    n, d = codes.shape
+    asked = [j for j in range(d) if j not in left_out and d <= _MAX_COLUMNS]
+    first = np.cumsum([0, *(column.size for column in columns)])
+    values = {j: columns[j].values_of_codes() for j in asked}
+    shares = {j: np.bincount(codes[:, j], minlength=columns[j].size) for j in asked}
+    found = []
+    for i, j in combinations(asked, 2):
+        both = [v for v in values[i] if v in values[j]]
+        a, b = (np.array([values[k][v] for v in both], dtype=int) for k in (i, j))
+        expected = float(shares[i][a] @ shares[j][b]) / n
+        if expected < _MIN_EQUAL:
+            continue
+        alike = np.full(columns[i].size, -1)
+        alike[a] = b
+        if not (alike[codes[:, i]] == codes[:, j]).any():
+            places = zip((first[i] + a).tolist(), (first[j] + b).tolist(), strict=True)
+            found += [(*pair, float(np.log1p(expected))) for pair in places]
+    return found

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skvae._table._datetime import TimeColumn
+from skvae._table._datetime import NANOSECONDS, TimeColumn, in_one_unit
 from skvae._table._draft import Draft
 from skvae._table._frames import without_zone
 from skvae._table._numeric import NumericColumn
@@ -60,9 +60,10 @@ class Gap:
 
     def difference(self, child: Any, parent: Any, decimals: int | None) -> pd.Series:
         """Return the later cells less the earlier ones, which have `decimals`."""
-        difference = plain(child) - plain(parent)
         if isinstance(self.column, TimeColumn):
-            return difference
+            end, start = in_one_unit(plain(child), plain(parent))
+            return end - start
+        difference = plain(child) - plain(parent)
         own = self.column.decimals
         both = None if own is None or decimals is None else max(own, decimals)
         return difference if both is None else difference.round(both)
@@ -185,7 +186,9 @@ def _candidates(
 def _kind(column: Any) -> Any:
     """Return what two columns share that have a difference; None without bins."""
     if isinstance(column, TimeColumn) and len(column.bins):
-        return column.unit, column.is_duration, column.zone is None
+        # Moments that nanoseconds cannot tell have a difference from their like only.
+        unit = "any" if column.fits_nanoseconds else column.unit
+        return unit, column.is_duration, column.zone is None
     if isinstance(column, NumericColumn) and len(column.bins) >= _MIN_BINS:
         return "number"
     return None
@@ -196,7 +199,9 @@ def _absolute(cells: pd.Series) -> np.ndarray:
     if cells.dtype.kind not in "mM":
         return cells.to_numpy(dtype=np.float64)
     moments = plain(cells)
-    return np.where(moments.isna(), np.nan, moments.to_numpy().view(np.int64))
+    stamps = moments.to_numpy()
+    scale = float(NANOSECONDS[np.datetime_data(stamps.dtype)[0]])
+    return np.where(moments.isna(), np.nan, scale * stamps.view(np.int64))
 
 
 def _max_bins(column: Any) -> float:
@@ -208,7 +213,9 @@ def _typical_width(column: Any) -> float:
     """Return the width of a usual bin."""
     number = number_of(column)
     width = float(np.median((number.high - number.low)[number.bins]))
-    return column.step * width if isinstance(column, TimeColumn) else width
+    if not isinstance(column, TimeColumn):
+        return width
+    return float(NANOSECONDS[column.unit]) * column.step * width
 
 
 def missing_starts(

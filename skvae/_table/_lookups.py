@@ -6,7 +6,8 @@ levels of a category. What a value tells is looked up.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,15 @@ import numpy as np
 from skvae._table._clues import DRAWN, KNOWN, SILENT, Clue, agreeing
 from skvae._table._dependence import Derived
 from skvae._table._draft import Draft
+from skvae._table._joint import JointColumn
 
 # Rows that most pairs of columns are told apart by.
 _SCREENED = 2048
 # Share of rows that may be otherwise: slips of whoever wrote the table. Rows beyond one
 # a key, and nats that keys save, from which on a rule is believed.
 _EXCEPTIONS, _MIN_EVIDENCE, _LEAST_GAIN = 0.01, 30, 25.0
+# Weight at least of a number among those that a key is to be near.
+_LEAST_WORTH = 0.05
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,9 @@ class Lookup:
         The usual value of the child beside each, NaN for a missing cell.
     has_gaps : bool
         Whether cells of the child are missing though the key tells a value.
+    worth : tuple of float, default=(1.0, 1.0)
+        Largest correlation of the child, and of the parent, with numbers that the
+        parent does not tell.
     """
 
     child: int
@@ -46,6 +53,7 @@ class Lookup:
     weights: np.ndarray
     told: np.ndarray
     has_gaps: bool
+    worth: tuple[float, float] = (1.0, 1.0)
 
     def places(self, numbers: np.ndarray) -> np.ndarray:
         """Return the place of each value among the keys, -1 if it is not there."""
@@ -59,6 +67,7 @@ def find_lookups(
     codes: np.ndarray,
     derived: list[Derived],
     bound: set[int],
+    joint: Iterable[JointColumn] = (),
 ) -> list[Lookup]:
     """Find the columns that the values of another one tell, but for few exceptions.
 
@@ -74,6 +83,9 @@ def find_lookups(
         Columns whose codes follow from those of another one.
     bound : set of int
         Columns whose values have to agree with others already.
+    joint : iterable of JointColumn, default=()
+        Patterns of several columns, put after all of them. What tells the pattern
+        tells each of those.
 
     Returns
     -------
@@ -82,32 +94,125 @@ def find_lookups(
     """
     free = [j for j in range(len(columns)) if j not in bound]
     numbers = {j: columns[j].numbers(cells[j]) for j in free}
+    patterns = _patterns(columns, cells, codes, derived, joint)
+    numbers |= {j: own.of_rows for j, own in patterns.items()}
     distinct = {j: _n_distinct(own) for j, own in numbers.items()}
     parents = [j for j in free if columns[j].is_discrete and distinct[j] > 1]
     if not parents:
         return []
+    asked = list(numbers)
     table = np.column_stack(list(numbers.values()))
-    followed = {(e.parent, e.child) for e in derived}
+    # What follows from a code is told already, where codes hold one value each.
+    known = {j: codes[~np.isnan(numbers[j]), j] for j in free}
+    coarse = {j for j in free if distinct[j] > len(np.unique(known[j]))}
+    pairs = {(e.parent, e.child) for e in derived}
+    followed = {pair for pair in pairs if not coarse & {*pair}}
     found: dict[int, Lookup] = {}
     # The finest first; of two that tell each other the left one is the parent.
     for parent in sorted(parents, key=lambda j: (-distinct[j], j)):
         if parent in found:
             continue
-        known = np.flatnonzero(~np.isnan(numbers[parent]))
-        rows = known[np.argsort(numbers[parent][known], kind="stable")]
+        rows = np.flatnonzero(~np.isnan(numbers[parent]))
+        rows = rows[np.argsort(numbers[parent][rows], kind="stable")]
         keys = numbers[parent][rows]
-        fine = distinct[parent] > len(np.unique(codes[rows, parent]))
         taken = {entry.parent for entry in found.values()} | found.keys() | {parent}
-        possible = {free[k] for k in _hardly_changing(keys, table[rows[:_SCREENED]])}
+        possible = {asked[k] for k in _hardly_changing(keys, table[rows[:_SCREENED]])}
         for child in sorted(possible - taken):
             few = 1 < distinct[child] <= distinct[parent]
             # A value of hardly more than one row is nobody's rule, but a name is.
             few &= distinct[parent] <= max(len(keys) / 2, 2 * distinct[child])
-            if few and (fine or (parent, child) not in followed):
+            if few and (parent, child) not in followed:
                 told = _told(keys, numbers[child][rows], len(columns))
                 if told is not None:
                     found[child] = Lookup(child, parent, *told)
-    return _with_followers(found, derived)
+    for j, own in patterns.items():
+        if j in found:
+            found |= own.told_by(found.pop(j))
+    return _weighed(_with_followers(found, derived), columns, cells, codes, derived)
+
+
+def _weighed(
+    lookups: list[Lookup],
+    columns: list[Any],
+    cells: list[Any],
+    codes: np.ndarray,
+    derived: list[Derived],
+) -> list[Lookup]:
+    """Return lookups with what their columns have to do with the rest of the table.
+
+    A number that says nothing of the rest, such as a running one, need not be near.
+    """
+    graded = [j for j, column in enumerate(columns) if len(column.bins)]
+    families = {e.parent: {e.parent} for e in lookups}
+    for entry in lookups:
+        families[entry.parent].add(entry.child)
+    if all(len(own & {*graded}) < 2 for own in families.values()):
+        return lookups
+    rows = np.linspace(0, len(codes) - 1, min(len(codes), _SCREENED)).astype(int)
+    scores = [columns[j].scores(cells[j], codes[:, j])[rows] for j in graded]
+    told = np.zeros((len(columns), len(columns)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        told[np.ix_(graded, graded)] = np.nan_to_num(np.abs(np.corrcoef(scores)))
+    followers = {entry.child for entry in derived}
+    worth = {}
+    for parent, own in families.items():
+        others = [j for j in graded if j not in own | followers]
+        if others and len(own & {*graded}) > 1:
+            worth[parent] = told[:, others].max(axis=1).clip(_LEAST_WORTH, 1).tolist()
+    return [
+        replace(e, worth=(worth[e.parent][e.child], worth[e.parent][e.parent]))
+        if e.parent in worth
+        else e
+        for e in lookups
+    ]
+
+
+@dataclass(frozen=True)
+class _Patterns:
+    """The pattern of some columns as one column.
+
+    Parameters
+    ----------
+    of_rows : ndarray of shape (n_rows,)
+        Pattern of each training row.
+    values : dict of int to ndarray of shape (n_patterns,)
+        Numbers of each column that follows from the pattern.
+    """
+
+    of_rows: np.ndarray
+    values: dict[int, np.ndarray]
+
+    def told_by(self, entry: Lookup) -> dict[int, Lookup]:
+        """Return the columns, told by what tells their pattern."""
+        pattern = entry.told.astype(np.int64)
+        return {
+            j: replace(entry, child=j, told=own[pattern])
+            for j, own in self.values.items()
+        }
+
+
+def _patterns(
+    columns: list[Any],
+    cells: list[Any],
+    codes: np.ndarray,
+    derived: list[Derived],
+    joint: Iterable[JointColumn],
+) -> dict[int, _Patterns]:
+    """Return the patterns of joint columns that tell the values of all they lead."""
+    found = {}
+    for j, column in enumerate(joint, start=len(columns)):
+        of_rows = column.encode(codes)
+        first = np.unique(of_rows, return_index=True)[1]
+        values = {}
+        for child in (e.child for e in derived if e.parent == j):
+            numbers = columns[child].numbers(cells[child])
+            values[child] = numbers[first]
+            # Of a bin the pattern does not tell the value.
+            if not np.array_equal(values[child][of_rows], numbers, equal_nan=True):
+                break
+        else:
+            found[j] = _Patterns(of_rows.astype(np.float64), values)
+    return found
 
 
 def _hardly_changing(keys: np.ndarray, some: np.ndarray) -> list[int]:
@@ -206,14 +311,15 @@ def choose_keys(lookups: list[Lookup], draft: Draft) -> None:
         rows = np.flatnonzero(draft.is_open(parent) & ~np.isnan(numbers))
         if not len(rows):
             continue
-        clues = [Clue.of(column, numbers[rows], keys)]
+        clues = [Clue.of(column, numbers[rows], keys).weighed(own[0].worth[1])]
         for entry in own:
             said = draft.numbers(entry.child)[rows]
             state = np.where(draft.is_open(entry.child)[rows], DRAWN, KNOWN)
             if entry.has_gaps:
                 state[np.isnan(said)] = SILENT
             child = draft.column(entry.child)
-            clues.append(Clue.of(child, said, entry.told, state))
+            clue = Clue.of(child, said, entry.told, state)
+            clues.append(clue.weighed(entry.worth[0]))
         places = own[0].places(numbers[rows])
         places = agreeing(places, clues, own[0].weights, draft.rng)
         moved = numbers.copy()

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from skvae._table._datetime import TimeColumn
+from skvae._table._datetime import NANOSECONDS, TimeColumn
 from skvae._table._draft import Draft
 from skvae._table._exclusions import MAX_ROWS
 from skvae._table._gaps import number_of
@@ -26,7 +26,6 @@ _MIN_MOMENTS, _MIN_EXPECTED_OF_MOMENTS = 20, 8.0
 _SCREENED = 512
 # Relative error of large numbers; codes of all columns up to which pairs are listed.
 _ROUNDING, _MAX_CODES = 1e-15, 4096
-_NANOSECONDS = {"s": 1e9, "ms": 1e6, "us": 1e3, "ns": 1.0}
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ def _kind(column: Any) -> Any:
 def absolute(column: Any, numbers: np.ndarray) -> np.ndarray:
     """Return numbers of a column on a scale that it shares with others."""
     if isinstance(column, TimeColumn):
-        return (numbers * column.step + column.origin) * _NANOSECONDS[column.unit]
+        return (numbers * column.step + column.origin) * NANOSECONDS[column.unit]
     return numbers
 
 
@@ -128,7 +127,7 @@ def _own(column: Any, numbers: np.ndarray) -> np.ndarray:
     """Return numbers of the shared scale as those of a column."""
     if isinstance(column, TimeColumn):
         # Moments of another column may be off its steps, but not by rounding.
-        stamps = numbers / _NANOSECONDS[column.unit]
+        stamps = numbers / NANOSECONDS[column.unit]
         return np.round((stamps - column.origin) / column.step, 6)
     return numbers
 

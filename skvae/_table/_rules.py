@@ -126,7 +126,7 @@ class Rules:
         own.sums = find_sums(columns, cells, bound)
         dates = {entry.parent for entry in own.date_parts}
         bound = (own.columns - dates) | patterns
-        own.lookups = find_lookups(columns, cells, codes, derived, bound)
+        own.lookups = find_lookups(columns, cells, codes, derived, bound, joint)
         free = set(range(len(columns)))
         free -= _children(derived) | both_of(own.derived)
         free -= both_of(gaps) | both_of(own.date_parts)
