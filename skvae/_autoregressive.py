@@ -36,7 +36,7 @@ from skvae.objectives import Term
 # Effective draws from which on counts say more than the probabilities drawn by.
 _ENOUGH = 15
 # Size of the random entries; those of bins are small beside their normal score.
-_SPREAD, _SPREAD_BINS = 0.3, 0.1
+SPREAD, _SPREAD_BINS = 0.3, 0.1
 
 
 class _Told(torch.autograd.Function):
@@ -185,9 +185,9 @@ class AutoregressiveLikelihood(TableLikelihood):
         stiffness = self.smoother.variances(unit)
         self.register_buffer("stiffness", stiffness, persistent=False)
         entries = torch.empty(width, self.n_outputs, dtype=dtype)
-        entries.normal_(std=_SPREAD, generator=generator)
+        entries.normal_(std=SPREAD, generator=generator)
         for run in self.smoother.runs:
-            entries[:, run] *= _SPREAD_BINS / _SPREAD
+            entries[:, run] *= _SPREAD_BINS / SPREAD
         self.entries = nn.Parameter(entries)
         # Nothing is heard at first.
         self.weight = nn.Parameter(torch.zeros_like(self.mask))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from skvae._defaults import context_penalty, entry_width
 from skvae._table import TableCodec, fit_mixture
+from skvae._table_effects import start_at_effects
 from skvae._table_heads import chosen_heads, gaussian_heads, with_categories
 from skvae._table_model import TableArchitecture, TableColumns
 from skvae._table_starts import (
@@ -103,6 +104,7 @@ def start_table(est: Any, module: Any, batch: dict[str, Tensor], seed: int) -> N
     if est.init == "auto":
         rng = np.random.default_rng(seed)
         start_at_regressions(module, codes, codec, _SPREAD, rng)
+        start_at_effects(module, batch, codec, _SPREAD, np.random.default_rng(seed))
 
 
 def hidden_cells(recipe: Any, level: float) -> Masking | None:

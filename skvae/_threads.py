@@ -63,14 +63,19 @@ def own_settings() -> Iterator[None]:
     """
     import torch
 
-    with ExitStack() as stack:
-        stack.enter_context(_single_precision())
-        if torch.get_default_device().type != "cpu":
-            stack.enter_context(torch.device("cpu"))
-        for kind in _AUTOCAST_DEVICES:
-            if torch.is_autocast_enabled(kind):
+    cast = [kind for kind in _AUTOCAST_DEVICES if torch.is_autocast_enabled(kind)]
+    # Eight times as fast as torch.get_default_device().
+    elsewhere = torch.empty(0).device.type != "cpu"
+    with _single_precision():
+        if not (cast or elsewhere):
+            yield
+            return
+        with ExitStack() as stack:
+            if elsewhere:
+                stack.enter_context(torch.device("cpu"))
+            for kind in cast:
                 stack.enter_context(torch.autocast(kind, enabled=False))
-        yield
+            yield
 
 
 @contextmanager

@@ -23,7 +23,7 @@ LAYERS = (
     "_training",
     "_course",
     "_build _step _table_fitting",
-    "_module _contraction _table_starts",
+    "_module _contraction _table_effects _table_starts",
     "_table_model",
     "_jacobian _layerwise _inference _autoregressive _conditioning",
     "_networks _starts _learned_prior _table_likelihood _imputing",
