@@ -66,7 +66,9 @@ def own_settings() -> Iterator[None]:
     cast = [kind for kind in _AUTOCAST_DEVICES if torch.is_autocast_enabled(kind)]
     # Eight times as fast as torch.get_default_device().
     elsewhere = torch.empty(0).device.type != "cpu"
-    with _single_precision():
+    _enter_single_precision(torch)
+    try:
+        # A call of one row pays for each context.
         if not (cast or elsewhere):
             yield
             return
@@ -76,13 +78,12 @@ def own_settings() -> Iterator[None]:
             for kind in cast:
                 stack.enter_context(torch.autocast(kind, enabled=False))
             yield
+    finally:
+        _leave_single_precision(torch)
 
 
-@contextmanager
-def _single_precision() -> Iterator[None]:
+def _enter_single_precision(torch: Any) -> None:
     """Make float32 the default type: global to the process, as threads are."""
-    import torch
-
     global _dtype_depth, _dtype_before
     with _lock:
         if _dtype_depth == 0:
@@ -90,10 +91,11 @@ def _single_precision() -> Iterator[None]:
             if _dtype_before is not torch.float32:
                 torch.set_default_dtype(torch.float32)
         _dtype_depth += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _dtype_depth -= 1
-            if _dtype_depth == 0 and _dtype_before is not torch.float32:
-                torch.set_default_dtype(_dtype_before)
+
+
+def _leave_single_precision(torch: Any) -> None:
+    global _dtype_depth
+    with _lock:
+        _dtype_depth -= 1
+        if _dtype_depth == 0 and _dtype_before is not torch.float32:
+            torch.set_default_dtype(_dtype_before)
