@@ -28,8 +28,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from skvae._autoregressive import SPREAD, AutoregressiveLikelihood
-from skvae._table_model import TableDecoder
+from skvae._autoregressive import SPREAD
 
 # Rows that effects are fitted to, at most and, of wide tables, at least; logits that
 # are held at once, and looked at for each column.
@@ -96,7 +95,7 @@ def start_at_effects(
     Parameters
     ----------
     module : AutoencoderModule
-        A table module at its mixture and regressions.
+        A table module at its mixture and regressions, whose columns hear each other.
     batch : dict of Tensor
         Training rows.
     codec : TableCodec
@@ -107,9 +106,6 @@ def start_at_effects(
         Chooses rows, and draws their codes.
     """
     likelihood = module.likelihood
-    hears = isinstance(likelihood, AutoregressiveLikelihood)
-    if not hears or not isinstance(module.decoder, TableDecoder):
-        return
     columns = _columns(codec, likelihood)
     codes, logits = _logits_of_rows(module, batch, spread, rng)
     start = likelihood.start.clone()

@@ -122,6 +122,12 @@ def start_at_classes(module: Any, codes: np.ndarray, condition: np.ndarray) -> N
             set_values(prior.gates[:, j], np.log(share / np.maximum(weights, 1e-12)))
 
 
+def hears_columns(module: Any) -> bool:
+    """Tell whether the columns of a table hear those before them."""
+    hears = isinstance(module.likelihood, AutoregressiveLikelihood)
+    return hears and isinstance(module.decoder, TableDecoder)
+
+
 def start_at_regressions(
     module: Any, codes: np.ndarray, codec: Any, spread: float, rng: np.random.Generator
 ) -> None:
@@ -141,7 +147,7 @@ def start_at_regressions(
     Parameters
     ----------
     module : AutoencoderModule
-        A table module at its mixture.
+        A table module at its mixture, whose columns hear each other.
     codes : ndarray of shape (n_rows, n_columns)
         Codes of training rows.
     codec : TableCodec
@@ -152,9 +158,6 @@ def start_at_regressions(
         Chooses rows, and draws their codes.
     """
     likelihood, features = module.likelihood, module.features
-    hears = isinstance(likelihood, AutoregressiveLikelihood)
-    if not hears or not isinstance(module.decoder, TableDecoder):
-        return
     linear: Any = module.decoder.linear
     some = codes[rng.permutation(len(codes))[:_ROWS]]
     scores = torch.as_tensor(codec.code_values).to(likelihood.entries)
