@@ -31,6 +31,8 @@ settings.load_profile("skvae")
 
 
 def pytest_collection_modifyitems(items):
+    # Autograd counts devices at its first backward pass: the emulated one comes first.
+    items.sort(key=lambda item: item.path.name != "test_devices.py")
     on_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if not on_gpu:
         return
