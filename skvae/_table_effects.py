@@ -29,13 +29,13 @@ import scipy.sparse as sp
 import torch
 
 from skvae._autoregressive import SPREAD
+from skvae._table_starts import drawn_codes, heard_numbers
 
 # Rows that effects are fitted to, at most and, of wide tables, at least; logits that
 # are held at once, and looked at for each column.
 _ROWS, _FEW_ROWS, _LOGITS, _LOOKS = 8192, 1024, 1 << 23, 1 << 28
-# Codes from which on a column is a number, and a category of many levels, which takes
-# no part.
-_MIN_CODES, _MANY = 5, 100
+# Codes from which on a category has many levels, and takes no part.
+_MANY = 100
 # Share of the rows from which on a repeated value of a number is a mark.
 _SPIKE = 0.1
 # Rounds over all pairs, and the longest step of a coefficient, in nats.
@@ -127,13 +127,13 @@ def _columns(codec: Any, likelihood: Any) -> dict[int, _Column]:
     as_told = told.double().numpy().T
     heads = likelihood.heads
     normal = set() if heads is None else {place.start for place in heads.places}
+    numbers = set(heard_numbers(codec, likelihood))
     columns = {}
     for j, column in enumerate(codec.coded):
         place, _ = codec.places(j)
-        is_number = column.kind not in ("category", "joint")
         if j in likelihood.followers:
             continue
-        if is_number and column.size >= _MIN_CODES:
+        if j in numbers:
             curved = place.start not in normal
             own = moved[place], as_told[place]
             columns[j] = _number(column, place, own, curved)
@@ -169,16 +169,15 @@ def _logits_of_rows(
     module: Any, batch: dict[str, Any], spread: float, rng: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the codes of some rows, and the logits they are predicted by."""
-    likelihood, features = module.likelihood, module.features
+    likelihood = module.likelihood
     n_logits = likelihood.n_outputs
     n = max(_LOOKS // (n_logits * likelihood.n_features), _FEW_ROWS)
     n = min(_ROWS, n, max(_LOGITS // n_logits, 1))
     some = rng.permutation(len(batch["x"]))[:n]
     x = batch["x"].cpu()[some]
     with torch.no_grad():
-        where = features.responsibilities(x) @ features.positions
-        noise = spread * rng.normal(size=where.shape)
-        z = (where + torch.as_tensor(noise)).to(likelihood.entries)
+        drawn = drawn_codes(module.features, x.numpy(), spread, rng)
+        z = torch.as_tensor(drawn).to(likelihood.entries)
         condition = batch.get("condition")
         if condition is not None:
             condition = condition.cpu()[some].nan_to_num().to(z)

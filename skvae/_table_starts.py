@@ -157,17 +157,16 @@ def start_at_regressions(
     rng : Generator
         Chooses rows, and draws their codes.
     """
-    likelihood, features = module.likelihood, module.features
+    likelihood = module.likelihood
     linear: Any = module.decoder.linear
     some = codes[rng.permutation(len(codes))[:_ROWS]]
     scores = torch.as_tensor(codec.code_values).to(likelihood.entries)
     with torch.no_grad():
         smooth = likelihood.smoother(scores)
-        where = features.responsibilities(torch.as_tensor(some)) @ features.positions
-        z = where.double().numpy() + spread * rng.normal(size=where.shape)
+        z = drawn_codes(module.features, some, spread, rng)
         u = smooth.double().numpy()[some + codec.offsets]
         start = torch.zeros_like(likelihood.weight)
-        numbers = _numbers(codec, likelihood)
+        numbers = heard_numbers(codec, likelihood)
         fits = []
         for i, j in enumerate(numbers):
             beside = _beside(z, u, numbers[:i])
@@ -194,7 +193,15 @@ def start_at_regressions(
     likelihood.start_at(start)
 
 
-def _numbers(codec: Any, likelihood: Any) -> list[int]:
+def drawn_codes(
+    features: Any, codes: np.ndarray, spread: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Draw the code of each row around the mean position under its components."""
+    where = features.responsibilities(torch.as_tensor(codes)) @ features.positions
+    return where.double().numpy() + spread * rng.normal(size=where.shape)
+
+
+def heard_numbers(codec: Any, likelihood: Any) -> list[int]:
     """Return the columns that are numbers with heads of their own."""
     return [
         j

@@ -14,19 +14,40 @@ _WORTH_THREADS = 2e7
 _AUTOCAST_DEVICES = ("cpu", "cuda", "mps")
 
 _lock = threading.Lock()
-_depth = 0
-_before = 1
-_dtype_depth = 0
-_dtype_before: Any = None
+
+
+class _Scoped:
+    """A setting of torch that is global to the process, held while anybody needs it.
+
+    Entries are counted: the first one to enter saves the setting, the last one to
+    leave restores it, whatever thread they run in.
+    """
+
+    def __init__(self, name: str):
+        self.name, self.depth = name, 0
+        self.before: Any = None
+
+    def enter(self, torch: Any, value: Any) -> None:
+        with _lock:
+            if self.depth == 0:
+                self.before = getattr(torch, f"get_{self.name}")()
+                if self.before != value:
+                    getattr(torch, f"set_{self.name}")(value)
+            self.depth += 1
+
+    def leave(self, torch: Any, value: Any) -> None:
+        with _lock:
+            self.depth -= 1
+            if self.depth == 0 and self.before != value:
+                getattr(torch, f"set_{self.name}")(self.before)
+
+
+_n_threads, _dtype = _Scoped("num_threads"), _Scoped("default_dtype")
 
 
 @contextmanager
 def limited_threads(multiply_adds: float = 0.0) -> Iterator[None]:
     """Run small work on one torch thread.
-
-    torch's setting is global to the process, so entries are counted: the first
-    one to enter saves it, the last one to leave restores it, whatever thread
-    they run in.
 
     Parameters
     ----------
@@ -35,23 +56,14 @@ def limited_threads(multiply_adds: float = 0.0) -> Iterator[None]:
     """
     import torch
 
-    global _depth, _before
     if multiply_adds > _WORTH_THREADS:
         yield
         return
-    with _lock:
-        if _depth == 0:
-            _before = torch.get_num_threads()
-            if _before != 1:
-                torch.set_num_threads(1)
-        _depth += 1
+    _n_threads.enter(torch, 1)
     try:
         yield
     finally:
-        with _lock:
-            _depth -= 1
-            if _depth == 0 and _before != 1:
-                torch.set_num_threads(_before)
+        _n_threads.leave(torch, 1)
 
 
 @contextmanager
@@ -66,7 +78,7 @@ def own_settings() -> Iterator[None]:
     cast = [kind for kind in _AUTOCAST_DEVICES if torch.is_autocast_enabled(kind)]
     # Eight times as fast as torch.get_default_device().
     elsewhere = torch.empty(0).device.type != "cpu"
-    _enter_single_precision(torch)
+    _dtype.enter(torch, torch.float32)
     try:
         # A call of one row pays for each context.
         if not (cast or elsewhere):
@@ -79,23 +91,4 @@ def own_settings() -> Iterator[None]:
                 stack.enter_context(torch.autocast(kind, enabled=False))
             yield
     finally:
-        _leave_single_precision(torch)
-
-
-def _enter_single_precision(torch: Any) -> None:
-    """Make float32 the default type: global to the process, as threads are."""
-    global _dtype_depth, _dtype_before
-    with _lock:
-        if _dtype_depth == 0:
-            _dtype_before = torch.get_default_dtype()
-            if _dtype_before is not torch.float32:
-                torch.set_default_dtype(torch.float32)
-        _dtype_depth += 1
-
-
-def _leave_single_precision(torch: Any) -> None:
-    global _dtype_depth
-    with _lock:
-        _dtype_depth -= 1
-        if _dtype_depth == 0 and _dtype_before is not torch.float32:
-            torch.set_default_dtype(_dtype_before)
+        _dtype.leave(torch, torch.float32)
