@@ -514,10 +514,16 @@ class BaseAutoencoder(
             Completed rows in the container of `X`; a list of copies where
             `n_samples` is given.
         """
+        return self._completed(X, n_samples, random_state)
+
+    def _completed(
+        self, X: Any, n_samples: int | None, random_state: Any, y: Any = None
+    ) -> Any:
+        """Fill the missing cells of rows, under conditions if any are asked for."""
         check_is_fitted(self)
         if n_samples is not None:
             check_count("n_samples", n_samples)
-        return imputed(self, X, n_samples, random_state)
+        return imputed(self, X, n_samples, random_state, y)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Compute the mean of `score_samples` over rows; higher is better.

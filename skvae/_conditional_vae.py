@@ -14,7 +14,6 @@ from skvae._compat import fit_context
 from skvae._conditions import Conditions, spread_labels
 from skvae._docs import estimator
 from skvae._fitting import Fitting
-from skvae._imputing import imputed
 from skvae._passes import check_count
 from skvae._random import draw_torch_generator
 from skvae._vae import VAE
@@ -447,10 +446,7 @@ class ConditionalVAE(ClassesMixin, VAE):
             Completed rows in the container of `X`; a list of copies where
             `n_samples` is given.
         """
-        check_is_fitted(self)
-        if n_samples is not None:
-            check_count("n_samples", n_samples)
-        return imputed(self, X, n_samples, random_state, y)
+        return self._completed(X, n_samples, random_state, y)
 
     def cell_losses(self, X: Any, y: Any = None) -> np.ndarray:
         """Compute how unexpected each cell is given the code of its row.
