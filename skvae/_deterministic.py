@@ -181,17 +181,16 @@ class DeterministicMixin:
 
     def _keep_decoded(self: Any) -> None:
         """Put rows decoded from the codes of a fit in place of those it was given."""
+        self._n_decoded = len(self._codes)
         if self._columns.kind == "table":
             z = self._to_device(self._codes)
             generator = torch_generator(self.evaluation_seed_, z.device)
             with self._inference():
-                rows = self._draw_rows(z, generator)
-        else:
-            rows = self._decode_points(self._codes)
-        self._kept = self._columns.to_rows(rows, self._dtype)
-        self._n_decoded = len(self._codes)
-        if self._columns.kind == "table":
+                drawn = self._draw_rows(z, generator)
+            self._kept = self._columns.to_rows(drawn, self._dtype)
             return
+        means = self._decode_points(self._codes)
+        self._kept = self._columns.to_rows(means, self._dtype)
         had = np.stack([self._residual_variance, self._row_variance])
         self._lacking = np.zeros_like(had)
         with self._inference():

@@ -64,15 +64,7 @@ def imputed(
         )
     X = dense_columns(X)
     rows = estimator._validate(X, reset=False)
-    table = estimator._columns.kind == "table"
-    # The codec knows the cells of a frame or an array, of other rows their numbers.
-    kept = Container.of(X).is_frame or isinstance(X, np.ndarray)
-    source = X if table and kept else rows
-    if table:  # What `transform` refuses is refused in complete rows too.
-        estimator._columns.codec.encode(source)
-    cells = missing_cells(source)
-    if table:
-        _warn_of_unknown(estimator._columns.codec, cells)
+    source, cells = _cells_to_fill(estimator._columns, X, rows)
     asked = None if y is None else estimator._told(y, rows.shape[0])
     device = next(estimator._module.parameters()).device
     # Single imputation is deterministic: its draws are fixed with the model.
@@ -92,6 +84,20 @@ def imputed(
             filled = _scattered(filled, guess, index, cells)
         copies.append(estimator._in_container(filled, X, rows))
     return copies[0] if n_samples is None else copies
+
+
+def _cells_to_fill(columns: Any, X: Any, rows: Any) -> tuple[Any, np.ndarray]:
+    """Return the rows to complete, and which of their cells are missing."""
+    if columns.kind != "table":
+        return rows, missing_cells(rows)
+    # The codec knows the cells of a frame or an array, of other rows their numbers.
+    kept = Container.of(X).is_frame or isinstance(X, np.ndarray)
+    source = X if kept else rows
+    # What `transform` refuses is refused in complete rows too.
+    columns.codec.encode(source)
+    cells = missing_cells(source)
+    _warn_of_unknown(columns.codec, cells)
+    return source, cells
 
 
 def _alike(

@@ -56,15 +56,11 @@ class PassesMixin:
 
     def _restored(self: Any, rows: Any, codes: Any = None) -> Any:
         """Return rows in the container of the training rows, under those of codes."""
-        if self._columns.kind != "table":
-            rows = self._container.restore(rows)
-        return _with_index(rows, codes)
+        return _with_index(self._columns.in_container(rows, self._container), codes)
 
     def _in_container(self: Any, values: Any, X: Any, rows: Any) -> Any:
         """Return values in the container of `X`, in the type of its validated rows."""
-        container = Container.of(X)
-        if self._columns.kind != "table":
-            values = container.restore(values.astype(rows.dtype, copy=False))
+        values = self._columns.in_container(values, Container.of(X), like=rows)
         return _with_index(values, X)
 
     def _some_rows(self: Any, n: int, most: int) -> Any:

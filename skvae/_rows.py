@@ -144,6 +144,13 @@ class NumericColumns:
         """Join blocks of restored rows."""
         return np.concatenate(parts)
 
+    @staticmethod
+    def in_container(rows: np.ndarray, container: Any, like: Any = None) -> Any:
+        """Return restored rows in a container, in the type of the rows `like`."""
+        if like is not None:
+            rows = rows.astype(like.dtype, copy=False)
+        return container.restore(rows)
+
     def get_state(self) -> dict[str, Any]:
         """Return the learned state as plain values."""
         return dict(vars(self))
@@ -244,7 +251,7 @@ class RowDataset(torch.utils.data.Dataset):
     Parameters
     ----------
     columns : object
-        What was learned about the columns; its `kind` tells how rows are stored.
+        What was learned about the columns: `NumericColumns` or `TableColumns`.
     arrays : dict of str to array
         Arrays with one entry a row: "x" (ndarray or CSR), and where given
         "condition" and "label_prior".
@@ -261,7 +268,7 @@ class RowDataset(torch.utils.data.Dataset):
         self.device = torch.device(device)
         self.n_rows = arrays["x"].shape[0]
         self._affine: tuple[Tensor, Tensor] | None = None
-        if columns.kind == "numeric" and not columns.is_identity:
+        if not columns.is_identity:
             # Copied: arrays of a memory-mapped model cannot be written to.
             center, inverse = np.array(columns.center), 1 / columns.scale
             self._affine = (
@@ -294,8 +301,6 @@ class RowDataset(torch.utils.data.Dataset):
     def take(self, index: Any) -> dict[str, Tensor]:
         """Gather the rows `index` (an integer array or a slice) as tensors."""
         batch = {name: self._gather(a, index) for name, a in self.arrays.items()}
-        if self.columns.kind != "numeric":
-            return batch
         x = batch["x"]
         if self.columns.has_missing:
             mask = ~torch.isnan(x)

@@ -83,6 +83,9 @@ class TableColumns:
     has_missing = False
     tolerates_missing = True
     low = high = None
+    # Codes are not scaled.
+    is_identity = True
+    log_jacobian = np.zeros(1)
 
     def __init__(self, codec: TableCodec):
         self.codec = codec
@@ -133,6 +136,11 @@ class TableColumns:
     def joined(self, parts: list[Any]) -> Any:
         """Join blocks of restored rows."""
         return concat_rows(parts)
+
+    @staticmethod
+    def in_container(rows: Any, container: Any, like: Any = None) -> Any:
+        """Return restored rows as they are: the codec knows their container."""
+        return rows
 
     def draw(
         self, likelihood: Any, raw: Tensor, generator: torch.Generator

@@ -264,16 +264,13 @@ class VAE(BaseAutoencoder):
         arrays = {name: a.astype(self._dtype) for name, a in arrays.items()}
         dataset, module = self._dataset(X, **arrays), self._module
         scores = np.empty(len(dataset), dtype=self._dtype)
-        jacobian = None
-        if self._columns.kind == "numeric":
-            jacobian = self._to_device(self._columns.log_jacobian)
+        jacobian = self._to_device(self._columns.log_jacobian)
         with self._inference():
             noise = self._shared_noise(n_importance_samples)
             for part, batch in self._chunks(dataset, repeats=n_importance_samples):
                 bound = log_mean_exp(module.log_weights(noise, **batch))
-                if jacobian is not None:
-                    seen = batch.get("mask")
-                    bound += jacobian.sum() if seen is None else seen @ jacobian
+                seen = batch.get("mask")
+                bound += jacobian.sum() if seen is None else seen @ jacobian
                 scores[part] = bound.cpu().numpy()
         return scores
 

@@ -79,10 +79,7 @@ def _resolved(est: Any, name: str) -> Any:
     """Return what a value was resolved to, for the rows of the fit."""
     if name != "scale":
         return getattr(est._architecture, name, None)
-    columns = est._columns
-    if columns.kind != "numeric":
-        return None
-    return "auto" if columns.center.any() or np.any(columns.scale != 1) else None
+    return None if est._columns.is_identity else "auto"
 
 
 def _same(a: Any, b: Any) -> bool:
