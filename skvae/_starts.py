@@ -14,6 +14,8 @@ import torch
 from sklearn.decomposition import PCA, FactorAnalysis
 from sklearn.exceptions import ConvergenceWarning
 
+from skvae._counts import CountFeatures
+
 MAX_ROWS = 20_000
 _MAX_CELLS = 40_000_000
 # Norm of the rows of a tied encoder beyond the rank; the rows gain its square.
@@ -183,23 +185,18 @@ def _same_moments(X: np.ndarray, mean: np.ndarray) -> np.ndarray:
 
 def start_at_means(module: Any, X: np.ndarray) -> None:
     """Set the decoder's bias to the column means in the likelihood's parameters."""
-    mean = X.mean(axis=0, dtype=np.float64)
-    name = type(module.likelihood).__name__
-    if name in ("Bernoulli", "ContinuousBernoulli"):
-        p = np.clip(mean, 0.01, 0.99)
-        mean = np.log(p) - np.log1p(-p)
-    elif name == "Poisson":
+    if isinstance(module.features, CountFeatures):
         module.features.learn(X)
-        mean = np.log(np.maximum(mean, 1e-3))
         # A rate is the exponential of what the decoder says: it starts at the means.
         slopes = getattr(module.decoder, "linear_weight", None)
         if isinstance(slopes, torch.Tensor):
             with torch.no_grad():
                 slopes.zero_()
+    level = module.likelihood.raw_at_mean(X.mean(axis=0, dtype=np.float64))
     bias = getattr(module.decoder, "bias", None)
-    if isinstance(bias, torch.Tensor) and bias.numel() >= len(mean):
+    if isinstance(bias, torch.Tensor) and bias.numel() >= len(level):
         with torch.no_grad():
-            set_values(bias[: len(mean)], mean)
+            set_values(bias[: len(level)], level)
 
 
 def set_values(parameter: torch.Tensor, value: np.ndarray) -> None:

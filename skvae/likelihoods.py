@@ -10,11 +10,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from skvae._densities import (
+    HALF_LOG_TAU,
+    ContinuousBernoulliLogProb,
+    GaussianLogProb,
+    PoissonLogProb,
+    continuous_bernoulli_mean,
+    softly_floored,
+)
 
 __all__ = [
     "LIKELIHOODS",
@@ -25,19 +35,17 @@ __all__ = [
     "Poisson",
 ]
 
-_HALF_LOG_TAU = 0.5 * math.log(2.0 * math.pi)
 # At the floor itself the soft floor has no inverse and no gradient.
 _FLOOR_MARGIN = 1.02
 # Where log rates are clipped, and how sharply: those of a million stay as they are.
 _MAX_LOG_RATE, _SHARPNESS = 20.0, 10.0
-# Below this slope the closed forms of the continuous Bernoulli cancel.
-_SERIES_BELOW = 0.1
 
 
 class Likelihood(nn.Module):
     """Density of a row given the decoder's raw outputs; base of the likelihoods.
 
-    A subclass gives `log_prob_columns`, `mean`, `mode` and `draw`.
+    A subclass gives `log_prob_columns`, `mean`, `mode` and `draw`, and `raw_at_mean`
+    where raw outputs are something else than means.
 
     Parameters
     ----------
@@ -157,51 +165,20 @@ class Likelihood(nn.Module):
         """
         raise NotImplementedError
 
+    def raw_at_mean(self, mean: np.ndarray) -> np.ndarray:
+        """Compute raw outputs of about the given means, for training to start at.
 
-def _floored(log_scale: Tensor, log_floor: float | None) -> Tensor:
-    if log_floor is None:
-        return log_scale
-    return functional.softplus(log_scale - log_floor) + log_floor
+        Parameters
+        ----------
+        mean : ndarray of shape (n_features,)
+            Means of the columns, within `support`.
 
-
-class _GaussianLogProb(torch.autograd.Function):
-    """Gaussian log-density of rows: three passes forward, three backward."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, raw: Tensor, x: Tensor, log_scale: Tensor, log_floor: float | None
-    ) -> Tensor:
-        log_sd = _floored(log_scale, log_floor)
-        n_features = x.shape[-1]
-        difference = raw - x
-        squares = difference.square()
-        precision = torch.exp(log_sd * -2.0)
-        n_per_scale = n_features // log_sd.numel()
-        constant = log_sd.sum().mul_(n_per_scale).add_(n_features * _HALF_LOG_TAU)
-        ctx.save_for_backward(raw, x, log_scale, difference, squares, precision)
-        ctx.log_floor = log_floor
-        quadratic = torch.matmul(squares, precision.expand(n_features))
-        return quadratic.mul_(-0.5).sub_(constant)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        raw, x, log_scale, difference, squares, precision = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            # A second derivative needs the way back to the inputs.
-            difference = raw - x
-            squares = difference.square()
-            precision = torch.exp(_floored(log_scale, ctx.log_floor) * -2.0)
-        grad_raw = grad_scale = None
-        if ctx.needs_input_grad[0]:
-            grad_raw = (difference * precision).mul_(grad.neg().unsqueeze(-1))
-        if ctx.needs_input_grad[2]:
-            total = grad.reshape(-1) @ squares.reshape(-1, squares.shape[-1])
-            grad_scale = total.mul_(precision).sub_(grad.sum())
-            if log_scale.numel() == 1:
-                grad_scale = grad_scale.sum().reshape(1)
-            if ctx.log_floor is not None:
-                grad_scale = grad_scale.mul_(torch.sigmoid(log_scale - ctx.log_floor))
-        return grad_raw, None, grad_scale, None
+        Returns
+        -------
+        raw : ndarray of shape (n_features,)
+            Finite, also where a mean lies at the end of `support`.
+        """
+        return mean
 
 
 class Gaussian(Likelihood):
@@ -344,14 +321,14 @@ class Gaussian(Likelihood):
         """Compute the log-density of each cell; see `Likelihood`."""
         log_sd = self._log_sd(raw)
         standardised = (self.mean(raw) - x) * torch.exp(-log_sd)
-        return -0.5 * standardised.square() - log_sd - _HALF_LOG_TAU
+        return -0.5 * standardised.square() - log_sd - HALF_LOG_TAU
 
     def log_prob(self, x: Tensor, raw: Tensor, mask: Tensor | None = None) -> Tensor:
         """Compute the log-density of each row; see `Likelihood`."""
         plain = mask is not None or self.noise == "heteroscedastic" or x.requires_grad
         if plain or raw.dim() < x.dim():
             return super().log_prob(x, raw, mask)
-        fused: Callable[..., Tensor] = _GaussianLogProb.apply
+        fused: Callable[..., Tensor] = GaussianLogProb.apply
         if isinstance(self.noise, str):
             return fused(raw, x, self.log_scale, self._log_floor)
         return fused(raw, x, self._log_sd(None), None)
@@ -380,7 +357,7 @@ class Gaussian(Likelihood):
         level = self.log_scale
         if self.noise == "heteroscedastic" and raw is not None:
             level = level + raw[..., self.n_features :]
-        return _floored(level, self._log_floor)
+        return softly_floored(level, self._log_floor)
 
 
 class Bernoulli(Likelihood):
@@ -429,37 +406,10 @@ class Bernoulli(Likelihood):
         """Draw zeros and ones; see `Likelihood`."""
         return torch.bernoulli(torch.sigmoid(raw), generator=generator)
 
-
-def _continuous_bernoulli_mean(logits: Tensor) -> Tensor:
-    """Compute 1 / (1 - exp(-a)) - 1 / a, by its series where that cancels."""
-    small = logits.abs() < _SERIES_BELOW
-    safe = torch.where(small, torch.ones_like(logits), logits)
-    closed = -1.0 / torch.expm1(-safe) - 1.0 / safe
-    square = logits.square()
-    series = 1 / 12 + square * (-1 / 720 + square * (1 / 30240 - square / 1209600))
-    return torch.where(small, 0.5 + logits * series, closed)
-
-
-class _ContinuousBernoulliLogProb(torch.autograd.Function):
-    """Log-density of cells; its gradient in the logits is x minus the mean."""
-
-    @staticmethod
-    def forward(ctx: Any, raw: Tensor, x: Tensor) -> Tensor:
-        ctx.save_for_backward(raw, x)
-        slope = raw.abs().clamp_min(torch.finfo(raw.dtype).tiny)
-        # Written around the larger end of [0, 1], where nothing overflows.
-        log_norm = torch.log(-torch.expm1(-slope) / slope)
-        return torch.addcmul(-raw.clamp_min(0.0), x, raw) - log_norm
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        raw, x = ctx.saved_tensors
-        grad_raw = grad_x = None
-        if ctx.needs_input_grad[0]:
-            grad_raw = grad * (x - _continuous_bernoulli_mean(raw))
-        if ctx.needs_input_grad[1]:
-            grad_x = (grad * raw).sum_to_size(x.shape)
-        return grad_raw, grad_x
+    def raw_at_mean(self, mean: np.ndarray) -> np.ndarray:
+        """Compute logits; see `Likelihood`."""
+        p = np.clip(mean, 0.01, 0.99)
+        return np.log(p) - np.log1p(-p)
 
 
 class ContinuousBernoulli(Likelihood):
@@ -496,12 +446,12 @@ class ContinuousBernoulli(Likelihood):
 
     def log_prob_columns(self, x: Tensor, raw: Tensor) -> Tensor:
         """Compute the log-density of each cell; see `Likelihood`."""
-        log_prob: Callable[..., Tensor] = _ContinuousBernoulliLogProb.apply
+        log_prob: Callable[..., Tensor] = ContinuousBernoulliLogProb.apply
         return log_prob(raw, x)
 
     def mean(self, raw: Tensor) -> Tensor:
         """Compute the mean of each column; see `Likelihood`."""
-        return _continuous_bernoulli_mean(raw)
+        return continuous_bernoulli_mean(raw)
 
     def mode(self, raw: Tensor) -> Tensor:
         """Compute the end of [0, 1] the density rises to; see `Likelihood`."""
@@ -518,27 +468,10 @@ class ContinuousBernoulli(Likelihood):
         falling = -torch.log1p(uniform * torch.expm1(-slope)) / slope
         return torch.where(raw > 0, 1.0 - falling, falling).clamp(0.0, 1.0)
 
-
-class _PoissonLogProb(torch.autograd.Function):
-    """Log-probability of counts; its gradient in the log rate is x minus the rate."""
-
-    @staticmethod
-    def forward(ctx: Any, log_rate: Tensor, x: Tensor) -> Tensor:
-        ctx.save_for_backward(log_rate, x)
-        # Large terms nearly cancel: their rounding in float32 may exceed the rest.
-        wide = x.dtype if x.device.type == "mps" else torch.float64
-        a, n = log_rate.to(wide), x.to(wide)
-        log_prob = torch.mul(n, a).sub_(torch.exp(a)).sub_(torch.lgamma(n + 1.0))
-        return log_prob.to(log_rate.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        log_rate, x = ctx.saved_tensors
-        to_rate = (grad * (x - torch.exp(log_rate))).sum_to_size(log_rate.shape)
-        if not ctx.needs_input_grad[1]:
-            return to_rate, None
-        slope = log_rate - torch.digamma(x + 1.0)
-        return to_rate, (grad * slope).sum_to_size(x.shape)
+    def raw_at_mean(self, mean: np.ndarray) -> np.ndarray:
+        """Compute logits, whose means are closer to a half; see `Likelihood`."""
+        p = np.clip(mean, 0.01, 0.99)
+        return np.log(p) - np.log1p(-p)
 
 
 class Poisson(Likelihood):
@@ -570,7 +503,7 @@ class Poisson(Likelihood):
 
     def log_prob_columns(self, x: Tensor, raw: Tensor) -> Tensor:
         """Compute the log-probability of each cell; see `Likelihood`."""
-        log_prob: Callable[..., Tensor] = _PoissonLogProb.apply
+        log_prob: Callable[..., Tensor] = PoissonLogProb.apply
         dtype = torch.promote_types(raw.dtype, x.dtype)
         return log_prob(self._log_rate(raw).to(dtype), x)
 
@@ -586,6 +519,10 @@ class Poisson(Likelihood):
     def draw(self, raw: Tensor, generator: torch.Generator) -> Tensor:
         """Draw counts; see `Likelihood`."""
         return torch.poisson(self.mean(raw), generator=generator)
+
+    def raw_at_mean(self, mean: np.ndarray) -> np.ndarray:
+        """Compute log rates; see `Likelihood`."""
+        return np.log(np.maximum(mean, 1e-3))
 
     def _log_rate(self, raw: Tensor) -> Tensor:
         return raw - functional.softplus(raw - _MAX_LOG_RATE, beta=_SHARPNESS)

@@ -31,7 +31,7 @@ LAYERS = (
     "_factories _flat _conditions _proposals _defaults _smoothing _embedding _thinning "
     "_excluded _counts _warm_start _refilling _classes _net_params",
     "objectives likelihoods corruptions priors _table _table_heads",
-    "_fused _mixture_density _optimizer _plan _rows",
+    "_fused _densities _mixture_density _optimizer _plan _rows",
     "_random _docs _compat _threads _summary _inner _devices",
 )
 SIDEWAYS = {("_conditional_vae", "_vae"), ("metrics", "inspection")}

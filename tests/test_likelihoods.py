@@ -72,6 +72,21 @@ def test_a_row_has_the_sum_of_its_columns(name):
     torch.testing.assert_close(likelihood.log_prob(x, raw), columns.sum(-1))
 
 
+@pytest.mark.parametrize("name", ["gaussian", "bernoulli", "poisson"])
+def test_raw_outputs_at_means_have_these_means(name):
+    mean = np.array([0.02, 0.5, 0.98])
+    likelihood = LIKELIHOODS[name](3).double()
+    raw = torch.as_tensor(likelihood.raw_at_mean(mean))
+    np.testing.assert_allclose(likelihood.mean(raw).numpy(), mean, rtol=1e-12)
+
+
+@each_likelihood
+def test_raw_outputs_are_finite_where_columns_are_constant(name):
+    raw = LIKELIHOODS[name](2).raw_at_mean(np.array([0.0, 1.0]))
+    assert np.isfinite(raw).all()
+    assert raw[0] < raw[1]
+
+
 @each_likelihood
 def test_a_masked_cell_counts_neither_in_the_value_nor_in_the_gradient(name):
     likelihood = LIKELIHOODS[name](3).double()
