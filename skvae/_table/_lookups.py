@@ -92,43 +92,68 @@ def find_lookups(
     lookups : list of Lookup
         No column is told by two, and none that is told tells another.
     """
+    found = unweighed_lookups(columns, cells, codes, derived, bound, joint)
+    return _weighed(found, columns, cells, codes, derived)
+
+
+def unweighed_lookups(
+    columns: list[Any],
+    cells: list[Any],
+    codes: np.ndarray,
+    derived: list[Derived],
+    bound: set[int],
+    joint: Iterable[JointColumn] = (),
+) -> list[Lookup]:
+    """Find lookups as `find_lookups` does, without what they are worth."""
     free = [j for j in range(len(columns)) if j not in bound]
     numbers = {j: columns[j].numbers(cells[j]) for j in free}
     patterns = _patterns(columns, cells, codes, derived, joint)
     numbers |= {j: own.of_rows for j, own in patterns.items()}
-    distinct = {j: _n_distinct(own) for j, own in numbers.items()}
-    parents = [j for j in free if columns[j].is_discrete and distinct[j] > 1]
+    n_values = {j: _n_distinct(own) for j, own in numbers.items()}
+    parents = [j for j in free if columns[j].is_discrete and n_values[j] > 1]
     if not parents:
         return []
-    asked = list(numbers)
+    places = list(numbers)
     table = np.column_stack(list(numbers.values()))
+    coarse = {j for j in free if n_values[j] > _n_codes(codes[:, j], numbers[j])}
+    pairs = {(entry.parent, entry.child) for entry in derived}
     # What follows from a code is told already, where codes hold one value each.
-    known = {j: codes[~np.isnan(numbers[j]), j] for j in free}
-    coarse = {j for j in free if distinct[j] > len(np.unique(known[j]))}
-    pairs = {(e.parent, e.child) for e in derived}
-    followed = {pair for pair in pairs if not coarse & {*pair}}
+    told_by_codes = {pair for pair in pairs if coarse.isdisjoint(pair)}
     found: dict[int, Lookup] = {}
     # The finest first; of two that tell each other the left one is the parent.
-    for parent in sorted(parents, key=lambda j: (-distinct[j], j)):
+    for parent in sorted(parents, key=lambda j: (-n_values[j], j)):
         if parent in found:
             continue
         rows = np.flatnonzero(~np.isnan(numbers[parent]))
         rows = rows[np.argsort(numbers[parent][rows], kind="stable")]
         keys = numbers[parent][rows]
         taken = {entry.parent for entry in found.values()} | found.keys() | {parent}
-        possible = {asked[k] for k in _hardly_changing(keys, table[rows[:_SCREENED]])}
-        for child in sorted(possible - taken):
-            few = 1 < distinct[child] <= distinct[parent]
-            # A value of hardly more than one row is nobody's rule, but a name is.
-            few &= distinct[parent] <= max(len(keys) / 2, 2 * distinct[child])
-            if few and (parent, child) not in followed:
-                told = _told(keys, numbers[child][rows], len(columns))
-                if told is not None:
-                    found[child] = Lookup(child, parent, *told)
+        steady = {places[k] for k in _hardly_changing(keys, table[rows[:_SCREENED]])}
+        for child in sorted(steady - taken):
+            if (parent, child) in told_by_codes:
+                continue
+            if not _is_worth_a_look(n_values[parent], n_values[child], len(rows)):
+                continue
+            told = _told(keys, numbers[child][rows], len(columns))
+            if told is not None:
+                found[child] = Lookup(child, parent, *told)
     for j, own in patterns.items():
         if j in found:
             found |= own.told_by(found.pop(j))
-    return _weighed(_with_followers(found, derived), columns, cells, codes, derived)
+    return _with_followers(found, derived)
+
+
+def _n_codes(codes: np.ndarray, numbers: np.ndarray) -> int:
+    """Return how many codes the known values of a column have."""
+    return len(np.unique(codes[~np.isnan(numbers)]))
+
+
+def _is_worth_a_look(n_keys: int, n_values: int, n_rows: int) -> bool:
+    """Tell whether so many keys of some rows can tell so many values.
+
+    A key of hardly more than one row is nobody's rule, unless the values are names.
+    """
+    return 1 < n_values <= n_keys <= max(n_rows / 2, 2 * n_values)
 
 
 def _weighed(
