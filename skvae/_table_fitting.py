@@ -13,7 +13,7 @@ from skvae._table_effects import start_at_effects
 from skvae._table_heads import chosen_heads, gaussian_heads, with_categories
 from skvae._table_model import TableArchitecture, TableColumns
 from skvae._table_starts import (
-    hears_columns,
+    has_context,
     start_at_classes,
     start_at_mixture,
     start_at_regressions,
@@ -102,7 +102,7 @@ def start_table(est: Any, module: Any, batch: dict[str, Tensor], seed: int) -> N
     )
     if "condition" in batch:
         start_at_classes(module, codes, batch["condition"].cpu().numpy())
-    if est.init == "auto" and hears_columns(module):
+    if est.init == "auto" and has_context(module):
         rng = np.random.default_rng(seed)
         start_at_regressions(module, codes, codec, _SPREAD, rng)
         start_at_effects(module, batch, codec, _SPREAD, np.random.default_rng(seed))

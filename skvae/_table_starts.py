@@ -122,16 +122,16 @@ def start_at_classes(module: Any, codes: np.ndarray, condition: np.ndarray) -> N
             set_values(prior.gates[:, j], np.log(share / np.maximum(weights, 1e-12)))
 
 
-def hears_columns(module: Any) -> bool:
-    """Tell whether the columns of a table hear those before them."""
-    hears = isinstance(module.likelihood, AutoregressiveLikelihood)
-    return hears and isinstance(module.decoder, TableDecoder)
+def has_context(module: Any) -> bool:
+    """Tell whether logits of a table also depend on the columns before their own."""
+    depends = isinstance(module.likelihood, AutoregressiveLikelihood)
+    return depends and isinstance(module.decoder, TableDecoder)
 
 
 def start_at_regressions(
     module: Any, codes: np.ndarray, codec: Any, spread: float, rng: np.random.Generator
 ) -> None:
-    r"""Let numbers hear at first what linear regressions hear.
+    r"""Set context weights between numbers to linear regressions.
 
     The normal score :math:`u` of a column is regressed on the code alone, with the
     prediction :math:`m_0` and the variance :math:`w^2`, and on the code and the columns
@@ -147,7 +147,7 @@ def start_at_regressions(
     Parameters
     ----------
     module : AutoencoderModule
-        A table module at its mixture, whose columns hear each other.
+        A table module at its mixture, with context weights.
     codes : ndarray of shape (n_rows, n_columns)
         Codes of training rows.
     codec : TableCodec
@@ -166,7 +166,7 @@ def start_at_regressions(
         z = drawn_codes(module.features, some, spread, rng)
         u = smooth.double().numpy()[some + codec.offsets]
         start = torch.zeros_like(likelihood.weight)
-        numbers = heard_numbers(codec, likelihood)
+        numbers = context_numbers(codec, likelihood)
         fits = []
         for i, j in enumerate(numbers):
             beside = _beside(z, u, numbers[:i])
@@ -201,7 +201,7 @@ def drawn_codes(
     return where.double().numpy() + spread * rng.normal(size=where.shape)
 
 
-def heard_numbers(codec: Any, likelihood: Any) -> list[int]:
+def context_numbers(codec: Any, likelihood: Any) -> list[int]:
     """Return the columns that are numbers with heads of their own."""
     return [
         j

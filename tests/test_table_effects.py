@@ -1,4 +1,4 @@
-"""What levels, gaps and spikes of a table tell other columns before any training."""
+"""Effects of levels, gaps and spikes on other columns, before any training."""
 
 import numpy as np
 import pandas as pd
@@ -8,8 +8,8 @@ from scipy.special import log_softmax, softmax
 from skvae import VAE, ConditionalVAE
 from skvae._table_effects import (
     _columns,
+    _effects_on,
     _Fit,
-    _heard,
     _logits_of_rows,
     _shrunk,
     start_at_effects,
@@ -94,7 +94,9 @@ def test_rows_held_out_are_foretold_better(people, monkeypatch):
     assert started > plain + 0.3
 
 
-def test_a_number_that_is_often_missing_is_heard_more_where_it_is_there(monkeypatch):
+def test_a_number_that_is_often_missing_tells_more_where_it_is_there(
+    monkeypatch,
+):
     rng = np.random.default_rng(0)
     x = rng.normal(100, 25, 1500).round()
     y = (x / 20 + 0.5 * rng.normal(size=1500)).round(1)
@@ -109,7 +111,7 @@ def test_a_number_that_is_often_missing_is_heard_more_where_it_is_there(monkeypa
     assert plain + 0.01 < found < 0.93
 
 
-def test_a_spike_is_heard(monkeypatch):
+def test_a_spike_has_an_effect(monkeypatch):
     """Nothing spent where there was no visit, whatever the scores say."""
     rng = np.random.default_rng(0)
     kind = rng.choice(["a", "b", "c"], N)
@@ -138,7 +140,7 @@ def test_chance_is_not_taken_for_an_effect(monkeypatch):
 
 
 @pytest.mark.parametrize("normal", [False, True])
-def test_what_is_told_is_what_was_fitted(people, monkeypatch, normal):
+def test_context_weights_add_the_effects_that_were_fitted(people, monkeypatch, normal):
     seen = []
 
     def watched(module, batch, codec, spread, rng):
@@ -160,10 +162,9 @@ def test_what_is_told_is_what_was_fitted(people, monkeypatch, normal):
     ((columns, codes, before, after),) = seen
     moved = 0.0
     for j, column in columns.items():
-        speakers = {k: own for k, own in columns.items() if k < j}
         expected = before[:, column.place].copy()
-        for k, effects in _heard(before, codes, column, j, speakers).items():
-            terms = columns[k].says @ effects @ column.moved.T
+        for k, effects in _effects_on(j, columns, codes, before).items():
+            terms = columns[k].features @ effects @ column.statistics.T
             expected += terms[codes[:, k]]
         found = after[:, column.place]
         shares = softmax(expected, axis=1)
@@ -175,14 +176,15 @@ def test_what_is_told_is_what_was_fitted(people, monkeypatch, normal):
 def test_fit_counts_nats_and_moments():
     rng = np.random.default_rng(0)
     logits, codes = rng.normal(size=(50, 4)), rng.integers(4, size=50)
-    moved = rng.normal(size=(4, 2))
-    fit = _Fit(logits, codes, moved)
+    statistics = rng.normal(size=(4, 2))
+    fit = _Fit(logits, codes, statistics)
     rows = np.arange(50)
     assert fit.nats == pytest.approx(log_softmax(logits, axis=1)[rows, codes].sum())
     shares = softmax(logits, axis=1)
-    np.testing.assert_allclose(fit.missed, moved[codes] - shares @ moved)
+    expected = statistics[codes] - shares @ statistics
+    np.testing.assert_allclose(fit.residual, expected)
     for i in range(50):
-        variance = np.cov(moved.T, aweights=shares[i], ddof=0)
+        variance = np.cov(statistics.T, aweights=shares[i], ddof=0)
         np.testing.assert_allclose(fit.variance[i], np.diag(variance))
 
 
