@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -54,19 +55,7 @@ def start_at_mixture(
     features, encoder, decoder = module.features, module.encoder, module.decoder
     k = features.n_components
     weights = np.exp(log_weights - np.logaddexp.reduce(log_weights))
-    base = log_probs @ weights
-    importance = np.sqrt(np.maximum(frequencies, 1e-6))[:, None] * np.sqrt(weights)
-    left, values, right = np.linalg.svd(
-        importance * (log_probs - base[:, None]), full_matrices=False
-    )
-    rank = min(k, len(values))
-    positions = np.zeros((len(weights), k))
-    # Weighted unit variance of the positions along each component.
-    positions[:, :rank] = right[:rank].T / np.sqrt(np.maximum(weights, 1e-12))[:, None]
-    slopes = np.zeros((len(base), k))
-    slopes[:, :rank] = (
-        left[:, :rank] * values[:rank] / np.sqrt(np.maximum(frequencies, 1e-6))[:, None]
-    )
+    base, slopes, positions = _factored(log_probs, weights, frequencies, k)
     with torch.no_grad():
         set_values(features.log_probs[:-1], log_probs)
         set_values(features.log_weights, log_weights)
@@ -89,6 +78,27 @@ def start_at_mixture(
             torch.as_tensor(positions),
             torch.full(positions.shape, spread**2, dtype=torch.float64),
         )
+
+
+def _factored(
+    log_probs: np.ndarray, weights: np.ndarray, frequencies: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Factor log-probabilities as base + slopes @ positions.T, with k columns each.
+
+    Codes count by their frequencies, and components of the mixture by their weights.
+    """
+    base = log_probs @ weights
+    of_code = np.sqrt(np.maximum(frequencies, 1e-6))[:, None]
+    left, values, right = np.linalg.svd(
+        of_code * np.sqrt(weights) * (log_probs - base[:, None]), full_matrices=False
+    )
+    rank = min(k, len(values))
+    positions = np.zeros((len(weights), k))
+    # Weighted unit variance of the positions along each component.
+    positions[:, :rank] = right[:rank].T / np.sqrt(np.maximum(weights, 1e-12))[:, None]
+    slopes = np.zeros((len(base), k))
+    slopes[:, :rank] = left[:, :rank] * values[:rank] / of_code
+    return base, slopes, positions
 
 
 def start_at_classes(module: Any, codes: np.ndarray, condition: np.ndarray) -> None:
@@ -165,32 +175,26 @@ def start_at_regressions(
         smooth = likelihood.smoother(scores)
         z = drawn_codes(module.features, some, spread, rng)
         u = smooth.double().numpy()[some + codec.offsets]
-        start = torch.zeros_like(likelihood.weight)
         numbers = context_numbers(codec, likelihood)
-        fits = []
-        for i, j in enumerate(numbers):
-            beside = _beside(z, u, numbers[:i])
-            known = some[:, j] != codec.columns[j].missing_code
-            if known.sum() < 2 * beside.shape[1]:
-                known[:] = True  # So few would tell too much of themselves.
-            own = u[known, j]
-            fits.append((_regression(z[known], own), _regression(beside[known], own)))
-        least = _least_variance([s2 for _, (_, s2) in fits])
-        for i, (j, (own_fit, joint_fit)) in enumerate(zip(numbers, fits, strict=True)):
+        fits = [
+            _regressions(j, numbers[:i], z, u, some[:, j] != codec.missing_code[j])
+            for i, j in enumerate(numbers)
+        ]
+        least = _least_variance([joint.variance for _, joint in fits])
+        weight = torch.zeros_like(likelihood.weight)
+        for i, (j, (alone, joint)) in enumerate(zip(numbers, fits, strict=True)):
             whole, place = codec.places(j)
             likelihood.entries[0, whole] = scores[whole]
-            (alone, w2), (slopes, s2) = own_fit, joint_fit
-            w2, s2 = max(w2, least), max(s2, least)
+            w2, s2 = max(alone.variance, least), max(joint.variance, least)
             k, own = z.shape[1], smooth[place]
-            curve = 1 / s2 - 1 / w2
-            # The level comes last, after the slopes of the code and of the columns.
-            both = slopes[[*range(k), -1]] / s2 - alone / w2
-            moved = torch.as_tensor(both).to(own)
-            linear.bias[place] += own * moved[-1] - own.square() * (curve / 2)
-            linear.linear_weight[place, :k] += torch.outer(own, moved[:-1])
-            for before, slope in zip(numbers[:i], slopes[k:-1] / s2, strict=True):
-                start[before * likelihood.width, place] = scores[place] * float(slope)
-    likelihood.start_at(start)
+            precision = 1 / s2 - 1 / w2
+            slopes = torch.as_tensor(joint.slopes[:k] / s2 - alone.slopes / w2).to(own)
+            level = torch.as_tensor(joint.level / s2 - alone.level / w2).to(own)
+            linear.bias[place] += own * level - own.square() * (precision / 2)
+            linear.linear_weight[place, :k] += torch.outer(own, slopes)
+            for before, slope in zip(numbers[:i], joint.slopes[k:] / s2, strict=True):
+                weight[before * likelihood.width, place] = scores[place] * float(slope)
+    likelihood.start_at(weight)
 
 
 def drawn_codes(
@@ -212,17 +216,44 @@ def context_numbers(codec: Any, likelihood: Any) -> list[int]:
     ]
 
 
-def _regression(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return slopes and level of a ridge regression, and the variance it leaves."""
-    design = np.column_stack([x, np.ones(len(x))])
-    gram = design.T @ design
-    gram[np.diag_indices(len(gram) - 1)] += _RIDGE * len(x)
-    coefficients = np.linalg.solve(gram, design.T @ y)
-    return coefficients, float(np.mean((y - design @ coefficients) ** 2))
+@dataclass(frozen=True)
+class _Regression:
+    """A ridge regression, and the variance that it leaves.
+
+    Parameters
+    ----------
+    slopes : ndarray of shape (n_inputs,)
+        Slopes.
+    level : float
+        Prediction where all inputs are zero.
+    variance : float
+        Mean squared residual.
+    """
+
+    slopes: np.ndarray
+    level: float
+    variance: float
+
+    @classmethod
+    def fit(cls, x: np.ndarray, y: np.ndarray) -> _Regression:
+        """Fit the regression; the ridge is on the slopes alone."""
+        design = np.column_stack([x, np.ones(len(x))])
+        gram = design.T @ design
+        gram[np.diag_indices(len(gram) - 1)] += _RIDGE * len(x)
+        coefficients = np.linalg.solve(gram, design.T @ y)
+        variance = float(np.mean((y - design @ coefficients) ** 2))
+        return cls(coefficients[:-1], coefficients[-1], variance)
 
 
-def _beside(z: np.ndarray, u: np.ndarray, columns: list[int]) -> np.ndarray:
-    return np.column_stack([z, u[:, columns]])
+def _regressions(
+    j: int, before: list[int], z: np.ndarray, u: np.ndarray, known: np.ndarray
+) -> tuple[_Regression, _Regression]:
+    """Regress the scores of column j on the code, and on columns before it too."""
+    inputs = np.column_stack([z, u[:, before]])
+    if known.sum() < 2 * inputs.shape[1]:
+        known = np.ones_like(known)  # So few would tell too much of themselves.
+    own = u[known, j]
+    return _Regression.fit(z[known], own), _Regression.fit(inputs[known], own)
 
 
 def _least_variance(left: list[float]) -> float:

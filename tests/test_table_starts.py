@@ -7,7 +7,7 @@ import torch
 
 from skvae import VAE, ConditionalVAE
 from skvae._autoregressive import AutoregressiveLikelihood
-from skvae._table_starts import _least_variance, _regression
+from skvae._table_starts import _least_variance, _Regression
 
 
 @pytest.fixture(scope="module")
@@ -87,11 +87,12 @@ def test_regressions_are_least_squares_but_for_the_ridge():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(5000, 3))
     y = x @ [1.0, -2.0, 0.0] + 3 + rng.normal(size=5000)
-    slopes, left = _regression(x, y)
-    np.testing.assert_allclose(slopes, [1, -2, 0, 3], atol=0.06)
-    assert left == pytest.approx(1.0, abs=0.06)
+    fit = _Regression.fit(x, y)
+    np.testing.assert_allclose(fit.slopes, [1, -2, 0], atol=0.06)
+    assert fit.level == pytest.approx(3.0, abs=0.06)
+    assert fit.variance == pytest.approx(1.0, abs=0.06)
     # A column that says it all leaves nothing, but for the ridge.
-    assert _regression(y[:, None], y)[1] < 1e-5
+    assert _Regression.fit(y[:, None], y).variance < 1e-5
 
 
 @pytest.mark.parametrize(
