@@ -9,7 +9,6 @@ way (a square) go with it.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -244,41 +243,87 @@ def add_up(sums: list[Sum], derived: list[Derived], draft: Draft) -> None:
     """
     summed = {j for entry in sums for j in entry.columns}
     following = [entry for entry in derived if entry.parent in summed]
-    values = draft.values
     told = draft.told | _told_by_followers(following, draft)
-    before = {entry.parent: values[entry.parent] for entry in following}
+    before = {entry.parent: draft.values[entry.parent] for entry in following}
     for entry in sums:
-        open_ = np.full(len(values[entry.total]), np.nan)
-        cells = {j: told[j].to_numpy() if j in told else open_ for j in entry.columns}
-        known = {j: ~np.isnan(own) for j, own in cells.items()}
-        n_open = sum(~here for here in known.values())
-        waiting = n_open >= 1 if draft.rng is not None else n_open == 1
-        exact = {j: np.where(known[j], own, values[j]) for j, own in cells.items()}
-        rest = entry.rest(exact)
-        waiting &= ~np.isnan(rest)
-        # A part with fewer decimals than the total cannot make up for it alone.
-        half = 0.51 * 10.0 ** -_decimals(draft.column(entry.total))
-        place = _places(entry, draft)
-        for wanted in (likely(entry, rest), *_around(entry.rests, rest)):
-            for turn, (i, (j, sign)) in product(
-                range(len(place)), enumerate(entry.effects)
-            ):
-                column = draft.column(j)
-                aim = values[j] + sign * (wanted - rest)
-                moved = rounded(aim, _decimals(column))
-                here = waiting & ~known[j] & column.is_within(moved)
-                here &= place[i] == turn
-                here[here] = np.abs(moved[here] - aim[here]) <= half
-                values[j] = np.where(here, moved, values[j])
-                waiting = waiting & ~here
-        if waiting.any():
-            _share_out(entry, rest, known, waiting, draft)
+        _Balance(entry, told, draft).settle()
     for follower in following:
-        j, parent = follower.child, follower.parent
-        moved = values[parent] != before[parent]
-        source, column = draft.column(parent), draft.column(j)
-        new = follow(follower, source, column, values[parent])
-        values[j] = np.where(moved & ~np.isnan(values[parent]), new, values[j])
+        j, new = follower.child, draft.values[follower.parent]
+        moved = (new != before[follower.parent]) & ~np.isnan(new)
+        source, column = draft.column(follower.parent), draft.column(j)
+        led = follow(follower, source, column, new)
+        draft.values[j] = np.where(moved, led, draft.values[j])
+
+
+class _Balance:
+    """A sum in the rows of a draft, and the rows in which it does not hold yet.
+
+    Parameters
+    ----------
+    entry : Sum
+        The sum.
+    told : dict of int to Series
+        Known cells by column.
+    draft : Draft
+        Rows, changed in place.
+    """
+
+    def __init__(self, entry: Sum, told: dict[int, pd.Series], draft: Draft):
+        self.entry, self.draft = entry, draft
+        values = draft.values
+        none = np.full(len(values[entry.total]), np.nan)
+        cells = {j: told[j].to_numpy() if j in told else none for j in entry.columns}
+        self.known = {j: ~np.isnan(own) for j, own in cells.items()}
+        self.n_open = sum(~here for here in self.known.values())
+        exact = {j: np.where(self.known[j], own, values[j]) for j, own in cells.items()}
+        self.rest = entry.rest(exact)
+        waiting = self.n_open >= 1 if draft.rng is not None else self.n_open == 1
+        self.waiting = waiting & ~np.isnan(self.rest)
+        self.half = 0.51 * 10.0 ** -_decimals(draft.column(entry.total))
+
+    def settle(self) -> None:
+        """Let one column give way in each row, or several where one cannot."""
+        entry, rest = self.entry, self.rest
+        place = _places(entry, self.draft)
+        for wanted in (likely(entry, rest), *_around(entry.rests, rest)):
+            for turn in range(len(place)):
+                for own, (j, sign) in zip(place, entry.effects, strict=True):
+                    self._give_way(j, sign * (wanted - rest), own == turn)
+        if self.waiting.any():
+            self._share_out()
+
+    def _give_way(self, j: int, change: np.ndarray, here: np.ndarray) -> None:
+        """Change a column in some of the waiting rows, where it stays in its range."""
+        column, own = self.draft.column(j), self.draft.values[j]
+        aim = own + change
+        moved = rounded(aim, _decimals(column))
+        here = here & self.waiting & ~self.known[j] & column.is_within(moved)
+        # A part with fewer decimals than the total cannot make up for it alone.
+        here[here] = np.abs(moved[here] - aim[here]) <= self.half
+        self.draft.values[j] = np.where(here, moved, own)
+        self.waiting = self.waiting & ~here
+
+    def _share_out(self) -> None:
+        """Let several columns give way, each as far as its range goes.
+
+        A total of which all parts are known may leave its own.
+        """
+        entry, draft, waiting = self.entry, self.draft, self.waiting
+        wanted = likely(entry, self.rest)
+        moved, left = {}, self.rest
+        for j, sign in entry.effects:
+            column, own = draft.column(j), draft.values[j]
+            low, high = column.extent
+            aim = rounded(own + sign * (wanted - left), _decimals(column))
+            alone = (j == entry.total) & (self.n_open == 1)
+            aim = np.where(alone, aim, np.clip(aim, low, high))
+            moved[j] = np.where(waiting & ~self.known[j], aim, own)
+            left = left + sign * (moved[j] - own)
+        # What is off by less than the decimals that a part lacks is near enough.
+        coarse = min(_decimals(draft.column(j)) for j in entry.columns)
+        reached = waiting & (np.abs(left - wanted) <= 0.51 * 10.0**-coarse)
+        for j, own in moved.items():
+            draft.values[j] = np.where(reached, own, draft.values[j])
 
 
 def _places(entry: Sum, draft: Draft) -> np.ndarray:
@@ -295,35 +340,6 @@ def _places(entry: Sum, draft: Draft) -> np.ndarray:
         widths.append(width)
     order = np.argsort(-np.stack(widths), axis=0, kind="stable")
     return order.argsort(axis=0)
-
-
-def _share_out(
-    entry: Sum,
-    rest: np.ndarray,
-    known: dict[int, np.ndarray],
-    waiting: np.ndarray,
-    draft: Draft,
-) -> None:
-    """Let several columns give way, each as far as its range goes.
-
-    A total of which all parts are known may leave its own.
-    """
-    wanted = likely(entry, rest)
-    moved, left = {}, rest
-    n_open = sum(~here for here in known.values())
-    for j, sign in entry.effects:
-        column, own = draft.column(j), draft.values[j]
-        low, high = column.extent
-        told = rounded(own + sign * (wanted - left), _decimals(column))
-        alone = (j == entry.total) & (n_open == 1)
-        told = np.where(alone, told, np.clip(told, low, high))
-        moved[j] = np.where(waiting & ~known[j], told, own)
-        left = left + sign * (moved[j] - own)
-    # What is off by less than decimals that a part lacks is off by less than before.
-    coarse = min(_decimals(draft.column(j)) for j in entry.columns)
-    reached = waiting & (np.abs(left - wanted) <= 0.51 * 10.0**-coarse)
-    for j, own in moved.items():
-        draft.values[j] = np.where(reached, own, draft.values[j])
 
 
 def _told_by_followers(following: list[Derived], draft: Draft) -> dict[int, pd.Series]:
