@@ -67,34 +67,52 @@ def find_exclusions(
     rows = one_hot(codes, sizes)
     asked = rows.sum(axis=0) >= least
     asked[list(left_out)] = False
-    members = [[place] for place in np.flatnonzero(asked).tolist()]
-    members += _known_codes(sizes, missing_codes, asked)
-    owner = np.repeat(np.arange(len(members)), [len(own) for own in members])
-    places = np.concatenate([np.empty(0, dtype=np.int64), *members]).astype(np.int64)
-    kinds = one_hot(owner[:, None], [len(members)]).T
-    some = (kinds @ rows[:, places].T).T
-    counts = some.sum(axis=0)
-    column = np.repeat(np.arange(d), sizes)[[own[0] for own in members]]
-    tells = np.arange(len(members))
+    # Events: a row has one code, or any of the known codes of a column.
+    events = [[place] for place in np.flatnonzero(asked).tolist()]
+    events += _known_codes(sizes, missing_codes, asked)
+    happens = _rows_of_events(events, rows)
+    counts = happens.sum(axis=0)
+    first = np.arange(len(events))
     if many:
-        first = np.cumsum([0, *sizes]).tolist()
-        gaps = {a + m for a, m in zip(first, missing_codes, strict=False) if m >= 0}
-        tells = np.flatnonzero([len(own) > 1 or own[0] in gaps for own in members])
-    together = (some[:, tells].T @ some).toarray()
-    expected = np.outer(counts[tells], counts) / n
+        first = first[_about_gaps(events, sizes, missing_codes)]
+    together = (happens[:, first].T @ happens).toarray()
+    expected = np.outer(counts[first], counts) / n
     never = np.argwhere((together == 0) & (expected >= least))
-    pairs = np.column_stack([tells[never[:, 0]], never[:, 1]])
-    pairs = np.concatenate([pairs, pairs[:, ::-1]])
-    pairs = np.unique(pairs[column[pairs[:, 0]] < column[pairs[:, 1]]], axis=0)
-    length = np.array([len(own) for own in members])
+    pairs = np.column_stack([first[never[:, 0]], never[:, 1]])
+    column = np.repeat(np.arange(d), sizes)[[own[0] for own in events]]
+    pairs = _from_left_to_right(pairs, column)
+    length = np.array([len(own) for own in events])
     if length[pairs].prod(axis=1).sum() > _MAX_PAIRS:
         pairs = pairs[length[pairs].max(axis=1) == 1]
     found: dict[tuple[int, int], float] = {}
     for a, b in pairs.tolist():
         nats = float(np.log1p(counts[a] * counts[b] / n))
         # What holds for all known codes, which come last, says more than one of them.
-        found |= dict.fromkeys(product(members[a], members[b]), nats)
+        found |= dict.fromkeys(product(events[a], events[b]), nats)
     return [(*pair, nats) for pair, nats in found.items()]
+
+
+def _rows_of_events(events: list[list[int]], rows: Any) -> Any:
+    """Return which rows have one of the codes of each event, as a sparse matrix."""
+    owner = np.repeat(np.arange(len(events)), [len(own) for own in events])
+    places = np.concatenate([np.empty(0, dtype=np.int64), *events]).astype(np.int64)
+    members = one_hot(owner[:, None], [len(events)]).T
+    return (members @ rows[:, places].T).T
+
+
+def _about_gaps(
+    events: list[list[int]], sizes: np.ndarray, missing_codes: list[int]
+) -> np.ndarray:
+    """Tell which events are that a cell is missing, or that it is not."""
+    first = np.cumsum([0, *sizes]).tolist()
+    gaps = {a + m for a, m in zip(first, missing_codes, strict=False) if m >= 0}
+    return np.array([len(own) > 1 or own[0] in gaps for own in events], dtype=bool)
+
+
+def _from_left_to_right(pairs: np.ndarray, column: np.ndarray) -> np.ndarray:
+    """Return pairs of events of two columns, once and that further left first."""
+    pairs = np.concatenate([pairs, pairs[:, ::-1]])
+    return np.unique(pairs[column[pairs[:, 0]] < column[pairs[:, 1]]], axis=0)
 
 
 def _known_codes(
