@@ -82,18 +82,27 @@ def find_date_parts(
     months = [j for j in few if _holds_dates(columns[j]) and not columns[j].zone]
     others = [j for j in few if columns[j].kind != "time"]
     parts: dict[int, DatePart] = {}
-    # A date that another one tells does not tell others itself.
     for children in (months, others):
         for parent in dates:
-            for part in _PARTS if children and parent not in parts else ():
-                keys = _keys(cells[parent], part)
-                for j in children:
-                    if j in parts or j == parent:
-                        continue
-                    found = _codes_of_keys(keys, codes[:, j], columns[j])
-                    if found is not None:
-                        parts[j] = DatePart(j, parent, part, *found)
+            open_ = {j: columns[j] for j in children if j not in parts and j != parent}
+            # A date that another one tells does not tell others itself.
+            if open_ and parent not in parts:
+                parts |= _parts_of(parent, cells[parent], open_, codes)
     return list(parts.values())
+
+
+def _parts_of(
+    parent: int, dates: Any, columns: dict[int, Any], codes: np.ndarray
+) -> dict[int, DatePart]:
+    """Return the columns that a part of some dates tells, by the first such part."""
+    found: dict[int, DatePart] = {}
+    for part in _PARTS:
+        keys = _keys(dates, part)
+        for j in [j for j in columns if j not in found]:
+            told = _codes_of_keys(keys, codes[:, j], columns[j])
+            if told is not None:
+                found[j] = DatePart(j, parent, part, *told)
+    return found
 
 
 def _holds_dates(column: Any) -> bool:
