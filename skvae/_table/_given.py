@@ -30,31 +30,38 @@ def codes_given(codec: Any, given: dict[str, Any]) -> dict[int, np.ndarray]:
     ValueError
         If a column or a level is unknown, or not one value.
     """
-    codes, values = {}, {}
-    for name, value in given.items():
-        if name not in codec.names:
-            raise ValueError(
-                f"given names the unknown column {name!r}. Known columns are "
-                f"{codec.names}."
-            )
-        if pd.api.types.is_list_like(value):
-            raise ValueError(
-                f"given must hold one value for column {name!r}. Got {value!r}; "
-                "a frame of one row each asks for several."
-            )
-        j = codec.names.index(name)
-        codes[j] = codec.column_as_it_came(j).codes_of(value)
-        values[j] = value
+    values = {_index_of(codec, name, value): value for name, value in given.items()}
+    codes = {j: codec.column_as_it_came(j).codes_of(v) for j, v in values.items()}
     beside = codec.gap_columns
     if beside.isdisjoint(values):
         return codes
-    row = _row(codec, {j: v for j, v in values.items() if j in beside})
-    started = codec.with_starts(row)
-    for j in beside:
+    # Of columns with a gap between them the difference is coded, not the value.
+    codes = {j: code for j, code in codes.items() if j not in beside}
+    return codes | _gap_codes(codec, {j: values[j] for j in beside & values.keys()})
+
+
+def _index_of(codec: Any, name: Any, value: Any) -> int:
+    """Return the index of a column for which one value is given."""
+    if name not in codec.names:
+        raise ValueError(
+            f"given names the unknown column {name!r}. Known columns are {codec.names}."
+        )
+    if pd.api.types.is_list_like(value):
+        raise ValueError(
+            f"given must hold one value for column {name!r}. Got {value!r}; "
+            "a frame of one row each asks for several."
+        )
+    return int(codec.names.index(name))
+
+
+def _gap_codes(codec: Any, values: dict[int, Any]) -> dict[int, np.ndarray]:
+    """Return the codes of columns with a gap between them, from values of some."""
+    started = codec.with_starts(_row(codec, values))
+    codes = {}
+    for j in codec.gap_columns:
         asked = j in values and pd.isna(codec.column_as_it_came(j).exact(values[j]))
         cells = codec.cells(started, j)
         code = codec.columns[j].encode(cells)
-        codes.pop(j, None)
         if code[0] >= 0 and (asked or not pd.isna(cells)[0]):
             codes[j] = code
     return codes
