@@ -22,6 +22,7 @@ from skvae._table._draft import Draft
 from skvae._table._exclusions import find_exclusions, find_unlike
 from skvae._table._finer import with_finer_bins
 from skvae._table._frames import (
+    check_names,
     declared_categories,
     declared_features,
     floats_of,
@@ -123,18 +124,7 @@ class TableCodec(CodeLayout):
         self : TableCodec
             The fitted codec.
         """
-        self.library = library_of(X)
-        self.forms = {}
-        frame = self._frame(X)
-        self.names = list(frame.columns)
-        if len(set(self.names)) < len(self.names):
-            raise ValueError(f"Expected unique column names, got {self.names}.")
-        kinds = X.dtypes if self.library else [np.asarray(X).dtype] * frame.shape[1]
-        self.dtypes = [type_name(t) for t in kinds]
-        self.categories = declared_categories(frame)
-        declared = declared_features(frame, self.categorical_features)
-        self.forms = object_forms(frame, declared)
-        frame = self._frame(X)
+        frame, declared = self._learn_container(X)
         self.columns = [
             self._fit_column(frame[name], name, name in declared)
             for name in frame.columns
@@ -163,6 +153,21 @@ class TableCodec(CodeLayout):
             self.rules.orders, self.columns, self.offsets, len(codes)
         )
         return self
+
+    def _learn_container(self, X: Any) -> tuple[pd.DataFrame, Any]:
+        """Learn what rows come in; return them, and the declared categories."""
+        self.library = library_of(X)
+        self.forms = {}
+        frame = self._frame(X)
+        self.names = list(frame.columns)
+        if len(set(self.names)) < len(self.names):
+            raise ValueError(f"Expected unique column names, got {self.names}.")
+        kinds = X.dtypes if self.library else [np.asarray(X).dtype] * frame.shape[1]
+        self.dtypes = [type_name(t) for t in kinds]
+        self.categories = declared_categories(frame)
+        declared = declared_features(frame, self.categorical_features)
+        self.forms = object_forms(frame, declared)
+        return self._frame(X), declared
 
     def _find_gaps(self, cells: list[Any]) -> list[Gap]:
         gaps = find_gaps(self.columns, cells)
@@ -339,7 +344,7 @@ class TableCodec(CodeLayout):
                 f"{len(self.columns)}."
             )
         if self.library and library_of(X):
-            _check_names(list(frame.columns), self.names)
+            check_names(list(frame.columns), self.names)
         return frame
 
     def cells(self, frame: pd.DataFrame, j: int) -> Any:
@@ -580,19 +585,3 @@ class TableCodec(CodeLayout):
         for name in ("library", "names", "dtypes", "categories"):
             setattr(codec, name, state[name])
         return codec
-
-
-def _check_names(names: list[Any], seen: list[Any]) -> None:
-    """Refuse other columns, or in another order; scikit-learn looks at text alone."""
-    if pd.Index(names).equals(pd.Index(seen)):
-        return
-    message = "The feature names should match those that were passed during fit.\n"
-    unseen = [name for name in names if name not in seen]
-    missing = [name for name in seen if name not in names]
-    if unseen:
-        message += f"Feature names unseen at fit time: {unseen[:5]}.\n"
-    if missing:
-        message += f"Feature names seen at fit time, yet now missing: {missing[:5]}.\n"
-    if not unseen and not missing:
-        message += "Feature names must be in the same order as they were in fit.\n"
-    raise ValueError(message)

@@ -222,6 +222,22 @@ def has_missing(X: Any) -> bool:
     return False
 
 
+def check_names(names: list[Any], seen: list[Any]) -> None:
+    """Refuse other columns, or in another order; scikit-learn looks at text alone."""
+    if pd.Index(names).equals(pd.Index(seen)):
+        return
+    message = "The feature names should match those that were passed during fit.\n"
+    unseen = [name for name in names if name not in seen]
+    missing = [name for name in seen if name not in names]
+    if unseen:
+        message += f"Feature names unseen at fit time: {unseen[:5]}.\n"
+    if missing:
+        message += f"Feature names seen at fit time, yet now missing: {missing[:5]}.\n"
+    if not unseen and not missing:
+        message += "Feature names must be in the same order as they were in fit.\n"
+    raise ValueError(message)
+
+
 def columns_of_no_numbers(X: Any) -> list[Any]:
     """Return the names of the columns of a frame that no array of numbers can hold."""
     if library_of(X) is None:
