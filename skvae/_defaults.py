@@ -47,9 +47,7 @@ def training_plan(est: Any, recipe: Any, n: int, *, partial: bool) -> TrainingPl
     table = est.likelihood_ == "table"
     batch_size = est.batch_size
     if batch_size == "auto":
-        batch_size = 256 if n > 50_000 else 128
-        if table and n > _MANY:
-            batch_size = 512
+        batch_size = _batch_size(table, n)
     batch_size = int(min(batch_size, n))
     max_iter = est.max_iter
     if max_iter == "auto":
@@ -62,11 +60,7 @@ def training_plan(est: Any, recipe: Any, n: int, *, partial: bool) -> TrainingPl
         patience = max(5, math.ceil(max_iter / 5))
     rate = est.learning_rate_init
     if rate == "auto":
-        rate = _RATE_VARIATIONAL if recipe.variational else _RATE
-        if table and n > _MANY:
-            rate = _RATE_MANY
-        elif table and not entry_width(est, recipe):
-            rate = _RATE_TABLE
+        rate = _learning_rate(est, recipe, n)
     return TrainingPlan(
         max_iter=int(max_iter),
         batch_size=batch_size,
@@ -77,6 +71,23 @@ def training_plan(est: Any, recipe: Any, n: int, *, partial: bool) -> TrainingPl
         patience=patience,
         standard_errors=_STANDARD_ERRORS if table else 0.0,
     )
+
+
+def _batch_size(table: bool, n: int) -> int:
+    """Resolve `batch_size`."""
+    if table and n > _MANY:
+        return 512
+    return 256 if n > 50_000 else 128
+
+
+def _learning_rate(est: Any, recipe: Any, n: int) -> float:
+    """Resolve `learning_rate_init`."""
+    if est.likelihood_ == "table":
+        if n > _MANY:
+            return _RATE_MANY
+        if not entry_width(est, recipe):
+            return _RATE_TABLE
+    return _RATE_VARIATIONAL if recipe.variational else _RATE
 
 
 def _epochs(table: bool, variational: bool, n: int, steps: int) -> int:
