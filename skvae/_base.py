@@ -209,12 +209,7 @@ class BaseAutoencoder(
         self._refuse_sparse(X, table=table)
         if table and Container.of(X).is_frame:
             validate_data(self, X, skip_check_array=True, reset=reset)
-            for size, what in zip(X.shape, ("sample", "feature"), strict=True):
-                if not size:
-                    raise ValueError(
-                        f"Found array with 0 {what}(s) (shape={X.shape}) while a "
-                        f"minimum of 1 is required by {type(self).__name__}."
-                    )
+            self._refuse_empty(X)
             if not allow_nan:
                 self._refuse_gaps(X)
             return X
@@ -235,6 +230,15 @@ class BaseAutoencoder(
                     "pandas or polars: pass one, or encode the columns."
                 ) from error
             raise
+
+    def _refuse_empty(self, X: Any) -> None:
+        """Refuse a frame without rows or columns."""
+        for size, what in zip(X.shape, ("sample", "feature"), strict=True):
+            if not size:
+                raise ValueError(
+                    f"Found array with 0 {what}(s) (shape={X.shape}) while a "
+                    f"minimum of 1 is required by {type(self).__name__}."
+                )
 
     @staticmethod
     def _refuse_array(X: Any) -> None:
