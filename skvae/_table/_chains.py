@@ -364,66 +364,91 @@ def ordered(
     left : list of Formula
         The others.
     """
-    chosen: dict[int, Formula] = {}
+    chain = _Chain(firm)
     waiting = sorted(candidates, key=lambda own: own.rank)
     for stage in range(_RATED + 1):
         # Parts of sums are told where a total is told by something else.
         asked = _SUM if stage == _TURNED_SUM else stage
         for candidate in [c for c in waiting if c.rank[0] == asked]:
-            used = {j for f in chosen.values() if len(f.inputs) > 1 for j in f.inputs}
-            forms = candidate.forms[:1] if stage == _SUM else candidate.forms
-            if stage == _TWO_WAY:
-                forms = sorted(forms, key=lambda form: form.child in used)
-            form = next((f for f in forms if _is_free(f, chosen, firm)), None)
-            if form is not None:
-                chosen[form.child] = form
+            if chain.add(_forms_at(stage, candidate.forms, chain.inputs)):
                 waiting.remove(candidate)
     # What has slips of its own tells nothing for sure.
     left = [c.forms[0] for c in waiting if c.agreement >= _SURE]
     for gap in gaps:
-        _add(Formula(gap.child, [gap.parent], "gap", signs=[1]), chosen, firm)
+        chain.add([Formula(gap.child, [gap.parent], "gap", signs=[1])])
     apart = {gap.child for gap in gaps}
     for entry in derived:
         if apart.isdisjoint((entry.child, entry.parent)):
-            added = _add(Formula(entry.child, [entry.parent], "link"), chosen, firm)
-            if not added and entry.direction:
-                _add(Formula(entry.parent, [entry.child], "link"), chosen, firm)
-    return _in_order(chosen, firm), left
+            links = [Formula(entry.child, [entry.parent], "link")]
+            if entry.direction:
+                links.append(Formula(entry.parent, [entry.child], "link"))
+            chain.add(links)
+    return chain.in_order(), left
 
 
-def _add(form: Formula, chosen: dict[int, Formula], firm: set[int]) -> bool:
-    free = _is_free(form, chosen, firm)
-    if free:
-        chosen[form.child] = form
-    return free
+def _forms_at(stage: int, forms: list[Formula], inputs: set[int]) -> list[Formula]:
+    """Return the forms of a formula to try at a stage; see `ordered`."""
+    if stage == _SUM:
+        return forms[:1]
+    if stage == _TWO_WAY:
+        # What tells other columns had better not be told.
+        return sorted(forms, key=lambda form: form.child in inputs)
+    return forms
 
 
-def _is_free(form: Formula, chosen: dict[int, Formula], firm: set[int]) -> bool:
-    """Tell whether nothing tells a column yet and none of its inputs depends on it."""
-    if form.child in chosen or form.child in firm:
-        return False
-    seen, waiting = set(), list(form.inputs)
-    while waiting:
-        j = waiting.pop()
-        if j not in seen:
-            seen.add(j)
-            waiting += chosen[j].inputs if j in chosen else []
-    return form.child not in seen
+class _Chain:
+    """Formulas of which each tells another column, and none depends on itself.
 
+    Parameters
+    ----------
+    firm : set of int
+        Columns that no formula tells.
+    """
 
-def _in_order(chosen: dict[int, Formula], firm: set[int]) -> list[Formula]:
-    """Return formulas after those of their inputs, those of several inputs first."""
-    chain: list[Formula] = []
-    waiting = sorted(chosen.values(), key=lambda f: (len(f.inputs) == 1, f.child))
-    while waiting:
-        open_ = {form.child for form in waiting}
-        form = next(f for f in waiting if open_.isdisjoint(f.inputs))
-        waiting.remove(form)
-        movable = [j for j in form.inputs if j not in firm]
-        # Those that nothing tells give way first.
-        movable.sort(key=lambda j: j in chosen)
-        chain.append(replace(form, movable=movable))
-    return chain
+    def __init__(self, firm: set[int]):
+        self.firm = firm
+        self.chosen: dict[int, Formula] = {}
+
+    @property
+    def inputs(self) -> set[int]:
+        """Inputs of the formulas that have several."""
+        several = [form for form in self.chosen.values() if len(form.inputs) > 1]
+        return {j for form in several for j in form.inputs}
+
+    def add(self, forms: Iterable[Formula]) -> bool:
+        """Add the first of some forms that is free; tell whether there is one."""
+        form = next(filter(self._is_free, forms), None)
+        if form is not None:
+            self.chosen[form.child] = form
+        return form is not None
+
+    def _is_free(self, form: Formula) -> bool:
+        """Tell whether nothing tells a column yet and none of its inputs needs it."""
+        if form.child in self.chosen or form.child in self.firm:
+            return False
+        seen, waiting = set(), list(form.inputs)
+        while waiting:
+            j = waiting.pop()
+            if j not in seen:
+                seen.add(j)
+                waiting += self.chosen[j].inputs if j in self.chosen else []
+        return form.child not in seen
+
+    def in_order(self) -> list[Formula]:
+        """Return formulas after those of their inputs, of several inputs first."""
+        chain: list[Formula] = []
+        waiting = sorted(
+            self.chosen.values(), key=lambda form: (len(form.inputs) == 1, form.child)
+        )
+        while waiting:
+            open_ = {form.child for form in waiting}
+            form = next(form for form in waiting if open_.isdisjoint(form.inputs))
+            waiting.remove(form)
+            movable = [j for j in form.inputs if j not in self.firm]
+            # Those that nothing tells give way first.
+            movable.sort(key=lambda j: j in self.chosen)
+            chain.append(replace(form, movable=movable))
+        return chain
 
 
 def connected(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -148,6 +148,7 @@ class Rules:
         self, columns: list[Any], cells: list[Any], apart: set[int]
     ) -> None:
         """Find numbers with a part in several rules; their formulas replace these."""
+        # Columns as they came: that of a gap's end holds differences.
         ends = {gap.child: gap.column for gap in self.gaps}
         columns = [ends.get(j, column) for j, column in enumerate(columns)]
         numeric = {j for j, own in enumerate(columns) if own.kind == "numeric"}
@@ -161,23 +162,21 @@ class Rules:
         candidates += [candidate_of(rule) for rule in rules]
         spare_repeated(candidates, columns)
         gaps = [gap for gap in self.gaps if gap.child in numbers.cells]
-        links = [e for e in self.derived if numbers.cells.keys() >= {*_pair(e)}]
-        told = [*self.derived, *self.lookups]
-        firm = {j for e in told if not numeric >= {*_pair(e)} for j in _pair(e)}
+        links = _within(numbers.cells.keys(), self.derived)
+        firm = both_of(_not_within(numeric, [*self.derived, *self.lookups]))
         old = {frozenset(rule.columns) for rule in rules}
         while True:
             chain, left = ordered(candidates, gaps, links, firm)
             self.formulas, own = connected(chain, old)
             # What is looked up, or tells that, stays as it is.
-            looked_up = [e for e in self.lookups if not own >= {*_pair(e)}]
-            bound = {j for e in looked_up for j in _pair(e) if j in own} - firm
+            bound = (own & both_of(_not_within(own, self.lookups))) - firm
             if not bound:
                 break
             firm |= bound
         self.hints = as_hints(left, self.formulas)
         self.sums = [e for e in self.sums if e.total not in own]
         self.products = [e for e in self.products if e.child not in own]
-        self.lookups = [e for e in self.lookups if not own >= {*_pair(e)}]
+        self.lookups = _not_within(own, self.lookups)
 
     @property
     def sum_columns(self) -> set[int]:
@@ -234,8 +233,14 @@ def both_of(entries: Iterable[Any]) -> set[int]:
     return {j for entry in entries for j in (entry.parent, entry.child)}
 
 
-def _pair(entry: Any) -> tuple[int, int]:
-    return entry.parent, entry.child
+def _within(columns: Set[int], entries: Iterable[Any]) -> list[Any]:
+    """Return the pairs of which both columns are among some."""
+    return [entry for entry in entries if {entry.parent, entry.child} <= columns]
+
+
+def _not_within(columns: Set[int], entries: Iterable[Any]) -> list[Any]:
+    """Return the other pairs."""
+    return [entry for entry in entries if not {entry.parent, entry.child} <= columns]
 
 
 def _children(entries: Iterable[Any]) -> set[int]:
