@@ -1,16 +1,17 @@
-r"""Heads of a table that see the columns before them.
+r"""Heads of a table that depend on the columns before them.
 
 Given the code alone, columns are independent: whatever they share has to pass through
-the code, the fine structure of a table too. Here a column's logits also hear the
-columns to its left,
+the code, the fine structure of a table too. Here the logits of a column also depend on
+the columns to its left,
 
 .. math:: \log p(x \mid z) = \sum_j \log \mathrm{softmax}\Big(r_j(z)
           + \sum_{i < j} e_i(x_i) W_{ij}\Big)_{x_j}
 
-with :math:`e_i` a short vector for each code of column i. What is local goes this way,
-what concerns many columns stays in the code [1]_. The weights W have a normal prior:
-from few rows columns hardly learn to hear each other. Codes that never come together,
-though their shares are large, hear so from the start.
+with :math:`e_i` an embedding, a short vector for each code of column i, and :math:`W`
+the context weights. What is local goes this way, what concerns many columns stays in
+the code [1]_. The context weights have a normal prior: few rows hardly move them. Pairs
+of codes that never come together, though each is frequent, have fixed terms beside
+them.
 
 References
 ----------
@@ -33,14 +34,14 @@ from skvae._table_heads import GaussianHeads
 from skvae._table_likelihood import TableLikelihood, is_complete
 from skvae.objectives import Term
 
-# Effective draws from which on counts say more than the probabilities drawn by.
+# Effective draws at which counts of drawn codes have half of the weight.
 _ENOUGH = 15
-# Size of the random entries; those of bins are small beside their normal score.
+# Size of the random embedding; that of bins is small beside their normal score.
 SPREAD, _SPREAD_BINS = 0.3, 0.1
 
 
-class _Told(torch.autograd.Function):
-    """What codes say and how it is heard, masked and smoothed, as one node."""
+class _ContextMatrices(torch.autograd.Function):
+    """Embedding and context weights, masked and smoothed, as one node."""
 
     @staticmethod
     def forward(
@@ -53,9 +54,9 @@ class _Told(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple:
-        (mask,), (told, heard) = ctx.saved_tensors, grads
-        total = ctx.smoother(torch.cat([told.t(), heard]), back=True)
-        width = told.shape[1]
+        (mask,), (to_entries, to_weight) = ctx.saved_tensors, grads
+        total = ctx.smoother(torch.cat([to_entries.t(), to_weight]), back=True)
+        width = to_entries.shape[1]
         return total[:width], total[width:] * mask, None, None
 
 
@@ -75,7 +76,7 @@ class _WeightedSquares(torch.autograd.Function):
 
 
 class _AddContext(torch.autograd.Function):
-    """Logits plus what the codes of the columns before say, as one node."""
+    """Logits plus embeddings of the columns before times weights, as one node."""
 
     @staticmethod
     def forward(
@@ -97,19 +98,18 @@ class _AddContext(torch.autograd.Function):
         total = grad.sum_to_size(*context.shape[:-1], grad.shape[-1]).flatten(0, -2)
         with torch.autocast(grad.device.type, enabled=False):
             to_weight = context.flatten(0, -2).t() @ total
-            said = (total @ weight.t()).view(-1, entries.shape[1])
-        to_entries = embedding_gradient(said, index.flatten(), len(entries))
+            to_context = (total @ weight.t()).view(-1, entries.shape[1])
+        to_entries = embedding_gradient(to_context, index.flatten(), len(entries))
         return grad, to_entries, to_weight, None
 
 
 @dataclass(frozen=True)
 class ContextPenalty(Term):
-    r"""Squared change of the weights by which columns hear each other.
+    r"""Squared change of the context weights since their start.
 
     With the weight :math:`\lambda` it is, up to a constant, a row's share of the
-    negative log-density of a normal prior around their start, with the variance
-    :math:`1 / 2 \lambda n` of weights as they are heard. Rows held out judge the model
-    without it.
+    negative log-density of a normal prior around this start, in which smoothed weights
+    have the variance :math:`1 / 2 \lambda n`. Rows held out judge the model without it.
     """
 
     name: ClassVar[str] = "context"
@@ -129,22 +129,23 @@ class AutoregressiveLikelihood(TableLikelihood):
     sizes : sequence of int
         Codes of each column.
     width : int
-        Length of what a code says to later columns.
+        Length of the embedding of a code.
     bin_runs : sequence of sequence of int
-        Positions of codes that are neighbouring bins, which say and hear alike.
+        Positions of codes that are neighbouring bins, whose embeddings and context
+        weights are smoothed.
     smoothing : float
-        Standard deviation of that likeness, in bins.
+        Standard deviation of the smoothing kernel, in bins.
     gaussian : sequence of dict
-        Columns whose logits are normal, and whose mean alone hears; see
-        `GaussianHeads`.
+        Columns whose logits are normal, of which the mean alone depends on the columns
+        before; see `GaussianHeads`.
     derived : list of dict
-        Columns that another one determines, which neither speak nor hear.
+        Columns that another one determines, which are no context and have none.
     excluded : sequence of (int, int, float)
         Codes that never come together; see `ExcludedPairs`.
     scores : sequence of float
         Normal score of each code; see `skvae._smoothing.kernel_of`.
     generator : torch.Generator
-        Draws the first entries.
+        Draws the first embedding.
     dtype : torch.dtype
         Type of the weights.
     """
@@ -170,17 +171,17 @@ class AutoregressiveLikelihood(TableLikelihood):
         super().__init__(sizes, derived, dtype)
         self.width = width
         of_code = np.repeat(np.arange(len(sizes)), sizes)
-        speaker = np.repeat(np.arange(len(sizes)), width)
-        silent = self.followers
-        before = speaker[:, None] < of_code
-        before &= ~np.isin(speaker, silent)[:, None] & ~np.isin(of_code, silent)
+        of_entry = np.repeat(np.arange(len(sizes)), width)
+        apart = self.followers
+        before = of_entry[:, None] < of_code
+        before &= ~np.isin(of_entry, apart)[:, None] & ~np.isin(of_code, apart)
         mask = torch.as_tensor(before, dtype=dtype)
         self.register_buffer("mask", mask, persistent=False)
         self.heads = GaussianHeads(gaussian, dtype) if gaussian else None
         self.excluding = {int(of_code[first]) for first, _, _ in excluded}
         self.excluded = ExcludedPairs(excluded, self.n_outputs, dtype)
         self.smoother = BinSmoother(bin_runs, smoothing, self.n_outputs, dtype, scores)
-        # Smoothed weights vary less: bins are to hear with the variance of levels.
+        # Smoothed weights vary less: those of bins are to vary as those of levels do.
         unit = torch.ones(self.n_outputs, dtype=dtype)
         stiffness = self.smoother.variances(unit)
         self.register_buffer("stiffness", stiffness, persistent=False)
@@ -189,7 +190,7 @@ class AutoregressiveLikelihood(TableLikelihood):
         for run in self.smoother.runs:
             entries[:, run] *= _SPREAD_BINS / SPREAD
         self.entries = nn.Parameter(entries)
-        # Nothing is heard at first.
+        # At first logits depend on the code alone.
         self.weight = nn.Parameter(torch.zeros_like(self.mask))
         self.register_buffer("start", torch.zeros_like(self.mask))
 
@@ -211,8 +212,8 @@ class AutoregressiveLikelihood(TableLikelihood):
         """Compute the probability of every code; see `TableLikelihood`.
 
         Counts of the drawn codes know how a cell fits those to its right, but may rest
-        on few draws; the probabilities they were drawn by are smooth, but have heard
-        the left side only. The more draws carry the weight, the more counts say.
+        on few draws; the probabilities they were drawn by are smooth, but depend on the
+        cells to the left only. The more draws carry the weight, the more counts count.
         """
         smooth = super().expected(codes, logits, share)
         effective = 1 / share.square().sum(0).unsqueeze(1)
@@ -231,22 +232,22 @@ class AutoregressiveLikelihood(TableLikelihood):
         return _WeightedSquares.apply(self.weight, self.start, self.stiffness)
 
     def _matrices(self) -> tuple[Tensor, Tensor]:
-        """Return what each code says (n_codes, width), and how it is heard."""
+        """Return the embedding (n_codes, width) and weights, masked and smoothed."""
         inputs = (self.entries, self.weight, self.mask, self.smoother)
-        entries, weight = _Told.apply(*inputs)
+        entries, weight = _ContextMatrices.apply(*inputs)
         return entries, weight if self.heads is None else self.heads.shifts(weight)
 
     def _given(self, x: Tensor, raw: Tensor, complete: bool) -> Tensor:
         """Return the logits of every column given the cells before it.
 
-        A column that is not known is replaced by what it says on average.
+        Of a cell that is not known the embedding is averaged by its probabilities.
         """
         if not complete:
             return self._visit(x, raw)[0]
         if self.excluding:
             raw = raw + self.excluded(x + self.offsets)
-        heard = _AddContext.apply(raw, *self._matrices(), x + self.offsets)
-        return heard if self.derived is None else self.derived.follow(x, heard)
+        logits = _AddContext.apply(raw, *self._matrices(), x + self.offsets)
+        return logits if self.derived is None else self.derived.follow(x, logits)
 
     def _fill(
         self, x: Tensor, raw: Tensor, ranks: Tensor
@@ -266,8 +267,7 @@ class AutoregressiveLikelihood(TableLikelihood):
         raw : Tensor of shape (..., n_rows, n_outputs)
             Logits by the code alone.
         ranks : Tensor of shape (..., n_rows, n_columns) or None, default=None
-            Uniform numbers to draw cells by; None stands for what a cell says on
-            average.
+            Uniform numbers to draw cells by; None averages embeddings instead.
 
         Returns
         -------
@@ -285,41 +285,42 @@ class AutoregressiveLikelihood(TableLikelihood):
         x = codes.clone()
         context = before.new_zeros(*raw.shape[:-1], len(weight))
         places = torch.stack([self.offsets, self.ends], dim=1).tolist()
-        silent = self.followers
+        apart = self.followers
         for j, (first, last) in enumerate(places):
-            if j in silent:
+            if j in apart:
                 continue
-            heard, said = j * self.width, slice(j * self.width, (j + 1) * self.width)
-            before[..., first:last] += context[..., :heard] @ weight[:heard, first:last]
+            start, stop = j * self.width, (j + 1) * self.width
+            before[..., first:last] += context[..., :start] @ weight[:start, first:last]
             own = before[..., first:last]
             if self.derived is not None:
                 after[..., first:last] = own
                 if j in self.derived.families:
-                    self.derived.hear(j, x, before, after)
+                    self.derived.predict_family(j, x, before, after)
                 own = after[..., first:last]
             share = torch.softmax(own, dim=-1)
-            usual: Tensor | None = share
+            weights: Tensor | None = share
             if ranks is not None:
-                drawn, usual = _at_rank(share, ranks[..., j]), None
+                drawn, weights = _at_rank(share, ranks[..., j]), None
                 codes[..., j] = torch.where(x[..., j] >= 0, x[..., j], drawn)
-            context[..., said] = _told_by(entries[first:last], codes[..., j], usual)
+            own_entries, own_codes = entries[first:last], codes[..., j]
+            context[..., start:stop] = _looked_up(own_entries, own_codes, weights)
             if j in self.excluding:
-                terms = self.excluded.told(first, last)[:, last:]
-                before[..., last:] += _told_by(terms, codes[..., j], usual)
+                terms = self.excluded.terms_of(first, last)[:, last:]
+                before[..., last:] += _looked_up(terms, own_codes, weights)
         if self.derived is not None and ranks is not None:
             codes = self.derived.complete(x, codes)
         return before, after, codes
 
 
-def _told_by(told: Tensor, codes: Tensor, share: Tensor | None) -> Tensor:
-    """Return what the codes of a column tell; open ones what their shares do.
+def _looked_up(table: Tensor, codes: Tensor, share: Tensor | None) -> Tensor:
+    """Return the row of a table for each code, the mean row by shares where it is -1.
 
     Without shares all codes are known.
     """
     if share is None:
-        return told[codes]
-    of_code = told[codes.clamp_min(0)]
-    return torch.where((codes < 0).unsqueeze(-1), share @ told, of_code)
+        return table[codes]
+    of_code = table[codes.clamp_min(0)]
+    return torch.where((codes < 0).unsqueeze(-1), share @ table, of_code)
 
 
 def _at_rank(share: Tensor, rank: Tensor) -> Tensor:

@@ -33,10 +33,10 @@ _ROWS_FOR_NOISE = 270
 _STANDARD_ERRORS = 1.0
 # Components of the mixture a table starts at.
 _TABLE_COMPONENTS = 128
-# Length of what a code of a table says to the columns after its own, at most and at
-# least; of what all columns say, and the weights by which all codes hear it, at most.
-_ENTRY, _MIN_ENTRY, _CONTEXT, _HEARING = 8, 2, 512, 1 << 20
-# Squares of the weights it is heard by cost (320 / n)^2 nats a row. A prior of one
+# Length of the embedding of a code of a table, at most and at least; of those of all
+# columns together, and number of context weights, at most.
+_ENTRY, _MIN_ENTRY, _CONTEXT, _CONTEXT_WEIGHTS = 8, 2, 512, 1 << 20
+# Squares of context weights cost (320 / n)^2 nats a row. A prior of one
 # variance would cost 1 / n, which either lets a few hundred rows be learned by heart or
 # blurs what thousands of them say in detail.
 _CONTEXT_ROWS = 320
@@ -154,10 +154,10 @@ def table_components(est: Any, n: int) -> int:
 
 
 def entry_width(est: Any, recipe: Any) -> int:
-    """Resolve how much a column of a table tells those after it; 0 is nothing.
+    """Resolve the width of embeddings in the context of columns; 0 is no context.
 
-    Only a density gains by it: what columns tell each other is missing in the code,
-    and a deterministic model has nothing else.
+    Only a density gains by it: what columns know of each other by the context is
+    missing in the code, and a deterministic model has nothing else.
     """
     d = est.n_features_in_
     if not recipe.variational or est.decoder is not None or d < 2:
@@ -165,7 +165,9 @@ def entry_width(est: Any, recipe: Any) -> int:
     if d * _MIN_ENTRY > _CONTEXT:
         return 0
     weights = d * int(est._columns.codec.sizes.sum())
-    return int(np.clip(_HEARING // weights, _MIN_ENTRY, min(_ENTRY, _CONTEXT // d)))
+    return int(
+        np.clip(_CONTEXT_WEIGHTS // weights, _MIN_ENTRY, min(_ENTRY, _CONTEXT // d))
+    )
 
 
 def context_penalty(n: int) -> float:

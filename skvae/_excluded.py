@@ -1,4 +1,4 @@
-"""What codes of a table take from the logits of codes that never come with them."""
+"""Fixed terms of the logits for codes of a table that never come together."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ class ExcludedPairs(nn.Module):
         super().__init__()
         table = np.asarray(pairs, dtype=np.float64).reshape(-1, 3)
         first, second = table[:, :2].astype(np.int64).T
-        speakers, row = np.unique(first, return_inverse=True)
+        sources, row = np.unique(first, return_inverse=True)
         # Row 0 is that of all codes that exclude nothing.
         place = torch.zeros(n_outputs, dtype=torch.int64)
-        place[torch.as_tensor(speakers)] = torch.arange(1, len(speakers) + 1)
-        terms = np.zeros((len(speakers) + 1, n_outputs))
+        place[torch.as_tensor(sources)] = torch.arange(1, len(sources) + 1)
+        terms = np.zeros((len(sources) + 1, n_outputs))
         terms[row + 1, second] = -table[:, 2]
         self.register_buffer("place", place, persistent=False)
         self.register_buffer(
             "terms", torch.as_tensor(terms, dtype=dtype), persistent=False
         )
 
-    def told(self, first: int, last: int) -> Tensor:
+    def terms_of(self, first: int, last: int) -> Tensor:
         """Return the terms of each code between two positions."""
         return self.terms[self.place[first:last]]
 

@@ -1,5 +1,6 @@
-"""Logits that neighbouring bins share: smoothed outputs, or smoothed weights.
+"""Logits smoothed over neighbouring bins: smoothed outputs, or smoothed weights.
 
+The smoothing kernel is normal over the bins of a column; levels are left alone.
 Smoothing is linear, so smoothing the outputs of a network equals smoothing the weights
 of its last layer. A step of training smooths the weights, which are fewer numbers than
 the outputs of a batch; elsewhere the outputs are smoothed.
@@ -77,7 +78,7 @@ class BinSmoother(nn.Module):
         return _Smooth.apply(values, self, back) if self.places else values
 
     def mixed(self, values: Tensor, *, back: bool = False) -> Tensor:
-        """Do so outside of a graph."""
+        """Smooth values, or their gradients, outside of autograd's graph."""
         kernels = [kernel.t() for kernel in self.kernels] if back else self.kernels
         return self._with(kernels, values)
 

@@ -20,7 +20,7 @@ from skvae._table_starts import (
 )
 from skvae.corruptions import Masking
 
-# Posterior standard deviation, and how far (in bins) neighbours share strength, in the
+# Posterior standard deviation, and that of the smoothing kernel over bins, in the
 # mixture that training starts at and in the decoder.
 _SPREAD = 0.5
 _SMOOTHING_START, _SMOOTHING_DECODER = 1.0, 3.0

@@ -231,7 +231,7 @@ class DerivedHeads(nn.Module):
         """
         before, after = logits.clone(), logits.clone()
         for parent in self.families:
-            self.hear(parent, x, before, after)
+            self.predict_family(parent, x, before, after)
         return before, after
 
     def follow(self, x: Tensor, logits: Tensor) -> Tensor:
@@ -243,28 +243,33 @@ class DerivedHeads(nn.Module):
         ]
         return _Replace.apply(logits, told)
 
-    def hear(self, parent: int, x: Tensor, before: Tensor, after: Tensor) -> None:
-        """Write the logits of one parent's family into those of `predict`."""
-        place, told = self.places[parent], x[..., parent]
-        known = (told >= 0).unsqueeze(-1)
+    def predict_family(
+        self, parent: int, x: Tensor, before: Tensor, after: Tensor
+    ) -> None:
+        """Write the logits of a parent and its children into those of `predict`.
+
+        By Bayes' rule known children change what is believed of their parent.
+        """
+        place, code = self.places[parent], x[..., parent]
+        known = (code >= 0).unsqueeze(-1)
         belief = torch.log_softmax(before[..., place], dim=-1)
         for child in self.families[parent]:
             table, cell = getattr(self, f"table{child}"), x[..., child]
-            before[..., self.places[child]] = self._child(belief, known, told, table)
+            before[..., self.places[child]] = self._child(belief, known, code, table)
             rule = getattr(self, f"rule{child}").t()[cell.clamp_min(0)]
-            heard = torch.log_softmax(belief + rule, dim=-1)
-            belief = torch.where((cell >= 0).unsqueeze(-1), heard, belief)
+            posterior = torch.log_softmax(belief + rule, dim=-1)
+            belief = torch.where((cell >= 0).unsqueeze(-1), posterior, belief)
         after[..., place] = belief
         for child in self.families[parent]:
             table = getattr(self, f"table{child}")
-            after[..., self.places[child]] = self._child(belief, known, told, table)
+            after[..., self.places[child]] = self._child(belief, known, code, table)
 
     @staticmethod
-    def _child(belief: Tensor, known: Tensor, told: Tensor, table: Tensor) -> Tensor:
+    def _child(belief: Tensor, known: Tensor, code: Tensor, table: Tensor) -> Tensor:
         """Return a child's log-probabilities, by what is known of its parent."""
         shares = belief.exp() @ table.exp().to(belief.dtype)
         usual = shares.clamp_min(1e-30).log()
-        follows = table[told.clamp_min(0)].to(belief.dtype)
+        follows = table[code.clamp_min(0)].to(belief.dtype)
         return torch.where(known, follows, usual)
 
     def complete(self, x: Tensor, codes: Tensor) -> Tensor:

@@ -99,7 +99,7 @@ class TableLikelihood(Likelihood):
         raw : Tensor of shape (..., n_rows, n_outputs)
             Logits.
         mask : None
-            Unused: codes say themselves what is not known.
+            Unused: cells that are not known have the code -1.
 
         Returns
         -------

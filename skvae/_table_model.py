@@ -44,7 +44,7 @@ class TableArchitecture:
     bin_runs : list of list of int
         Positions, in the block of logits, of bins that are neighbours.
     smoothing : float
-        How far the decoder lets neighbours share strength, in bins.
+        Standard deviation of the decoder's smoothing kernel, in bins.
     gaussian : list of dict
         Columns whose logits are normal; see `GaussianHeads`.
     derived : list of dict
@@ -52,11 +52,12 @@ class TableArchitecture:
     excluded : list of (int, int, float)
         Pairs of codes that never come together, and what that costs in nats.
     entry_width : int
-        Length of what a code says to the columns after its own; 0 is nothing.
+        Length of the embedding of a code in the context of later columns; 0 is no
+        context.
     context_penalty : float
-        Weight of the squares of the weights it is heard by.
+        Weight of `ContextPenalty`.
     scores : list of float, default=()
-        Normal score of each code, whose parabolas the sharing leaves alone.
+        Normal score of each code, whose parabolas the smoothing leaves alone.
     """
 
     sizes: list[int]
@@ -122,8 +123,8 @@ class TableColumns:
     def own_cells(self, codes: Tensor) -> Tensor:
         """Return codes as if only the cells of the table were known.
 
-        What is said of the members of a joint column, one after the other, is what is
-        said of the joint column.
+        The log-likelihoods of the members of a joint column, each given those before,
+        add up to that of the joint column.
         """
         d = len(self.codec.columns)
         return torch.cat([codes[:, :d], torch.full_like(codes[:, d:], -1)], dim=1)
@@ -210,7 +211,7 @@ class TableFeatures(nn.Module):
         offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]])
         self.register_buffer("offsets", torch.as_tensor(offsets))
         self.register_buffer("code_values", torch.zeros(total + 1))
-        # The last row stands for a cell that is not known: it says nothing.
+        # The last row stands for a cell that is not known, of likelihood one.
         self.register_buffer("log_probs", torch.zeros(total + 1, n_mixture))
         self.register_buffer("log_weights", torch.zeros(n_mixture))
         self.register_buffer("positions", torch.zeros(n_mixture, n_components))
@@ -257,7 +258,7 @@ class TableFeatures(nn.Module):
 
 
 class TableDecoder(nn.Module):
-    """Linear path plus an MLP whose logits neighbouring bins share.
+    """Linear path plus an MLP whose logits are smoothed over neighbouring bins.
 
     Parameters
     ----------

@@ -151,8 +151,8 @@ def start_at_regressions(
     .. math:: u \Big(\frac{m}{s^2} - \frac{m_0}{w^2}\Big)
               - \frac{u^2}{2} \Big(\frac{1}{s^2} - \frac{1}{w^2}\Big) :
 
-    what the mixture says of a column remains, what other columns add comes on top.
-    Where many columns tell each other closely, variances are taken to be larger.
+    what the mixture predicts of a column remains, what other columns add comes on top.
+    Where many columns predict each other closely, variances are taken to be larger.
 
     Parameters
     ----------

@@ -65,7 +65,7 @@ def test_probabilities_of_all_rows_add_up_to_one(likelihood, every_row, raw):
     torch.testing.assert_close(total, torch.ones_like(total))
 
 
-def test_nothing_is_heard_before_training(every_row, raw):
+def test_there_is_no_context_before_training(every_row, raw):
     heads = _heads()
     plain = TableLikelihood(SIZES)
     rows = raw.expand(len(every_row), -1)
@@ -74,7 +74,7 @@ def test_nothing_is_heard_before_training(every_row, raw):
     )
 
 
-def test_a_column_hears_the_columns_before_it_alone(likelihood, raw):
+def test_a_column_depends_on_the_columns_before_it_alone(likelihood, raw):
     rows = torch.tensor([[0, 1, 0], [0, 1, 1], [0, 2, 1], [1, 2, 1]])
     given = likelihood._given(rows, raw.expand(4, -1), True)
     first, second, third = given.split(SIZES, dim=1)
@@ -103,7 +103,7 @@ def test_gradients_are_those_of_the_graph(leading):
 
 
 @pytest.mark.parametrize("leading", [(), (2,)])
-def test_gradients_of_what_is_told_are_those_of_finite_differences(
+def test_gradients_of_the_context_are_those_of_finite_differences(
     likelihood, every_row, leading
 ):
     rows = every_row[::4]
@@ -211,7 +211,7 @@ def test_normal_heads_stay_normal():
     given = heads._given(rows, raw.expand(3, -1), True)[:, 3:7].detach().numpy()
     fits = [np.polyfit(scores, row, 3) for row in given]
     np.testing.assert_allclose([f[0] for f in fits], 0, atol=1e-9)
-    # The variance is that of the code, only the mean has heard.
+    # The variance is that of the code, only the mean has a context.
     np.testing.assert_allclose([f[1] for f in fits], fits[0][1], atol=1e-9)
     assert np.ptp([f[2] for f in fits]) > 0.1
 
@@ -289,7 +289,7 @@ def _width_of(model):
 
 
 @pytest.mark.slow
-def test_who_hears_columns(frame):
+def test_which_models_have_a_context(frame):
     one = {"max_iter": 1, "random_state": 0}
     assert _width_of(VAE(**one).fit(frame)) == 8
     # Codes are all a deterministic model has.
@@ -312,7 +312,7 @@ def test_who_hears_columns(frame):
     assert _width_of(VAE(**one).fit(numbers)) == 2
 
 
-def test_the_penalty_counts_weights_as_they_are_heard():
+def test_the_penalty_counts_smoothed_weights():
     """A variance of one before smoothing is that of `variances` after it."""
     smoother = BinSmoother(RUNS, 0.7, sum(SIZES), torch.float64)
     variances = smoother.variances(torch.ones(sum(SIZES), dtype=torch.float64))
@@ -341,7 +341,7 @@ def _arrays(model, frame):
     return model._columns.to_rows(frame, np.float32)
 
 
-def test_few_rows_hear_less(frame):
+def test_few_rows_move_context_weights_less(frame):
     def norm(n):
         model = VAE(2, max_iter=2000 // n, random_state=0, early_stopping=False)
         model.fit(frame[:n])

@@ -84,7 +84,7 @@ def test_many_rows_find_it_out_by_themselves():
     assert TableCodec().fit(_passengers(3000)).exclusions == []
 
 
-def test_tables_too_wide_to_hear_are_not_asked():
+def test_tables_too_wide_for_a_context_are_not_asked():
     codes = np.repeat(np.eye(2, dtype=int), 150, axis=0)
     wide = np.tile(codes, (1, 129))
     assert find_exclusions(wide[:, :256], np.full(256, 2), [])
@@ -109,7 +109,7 @@ def test_terms_are_those_of_all_pairs(leading):
         if first in positions[..., row, :]:
             expected[row, second] -= nats
     torch.testing.assert_close(terms, expected.expand(*leading, 3, 7))
-    torch.testing.assert_close(layer.told(1, 3), layer.terms[layer.place[[1, 2]]])
+    torch.testing.assert_close(layer.terms_of(1, 3), layer.terms[layer.place[[1, 2]]])
 
 
 @pytest.mark.slow

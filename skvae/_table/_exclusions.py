@@ -16,7 +16,7 @@ from skvae._table._mixture import one_hot
 
 # Rows that independent columns would have of a pair, from which on it counts that there
 # are none; rows from which on models learn it by themselves, and columns from which on
-# none hears another.
+# none has a context.
 _MIN_EXPECTED, MAX_ROWS, _MAX_COLUMNS = 6.0, 2000, 256
 # Of many rows only missing cells are asked: they follow a rule, or come by chance. And
 # rows that are looked at.
