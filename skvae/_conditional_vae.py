@@ -213,7 +213,7 @@ class ConditionalVAE(ClassesMixin, VAE):
     def _condition_arrays(
         self, y: Any, rows: Any, *, go_on: bool, partial: bool, classes: Any
     ) -> dict[str, Any]:
-        """Learn and write the conditions of the training rows."""
+        """Learn and encode the conditions of the training rows."""
         if y is None:
             raise ValueError(
                 f"{type(self).__name__} requires y to be passed, but the target y is "
@@ -248,17 +248,17 @@ class ConditionalVAE(ClassesMixin, VAE):
         )
 
     def _likely_condition(self, X: Any) -> np.ndarray:
-        """Write the most probable class of each row, or the average condition."""
+        """Encode the most probable class of each row, or the average condition."""
         y = None if self.classes_ is None else self._likely_classes(X)
-        return self._told(y, X.shape[0])
+        return self._condition_or_mean(y, X.shape[0])
 
     def _drawn_conditions(self, n: int, generator: torch.Generator) -> torch.Tensor:
         rng = np.random.RandomState(generator.initial_seed() % 2**32)
-        condition = self._condition_of(self._conditions.draw(n, rng), n)
+        condition = self._encoded_condition(self._conditions.draw(n, rng), n)
         return self._to_device(condition)
 
-    def _condition_of(self, y: Any, n: int) -> np.ndarray:
-        """Write the conditions asked for, one or one for each of n rows."""
+    def _encoded_condition(self, y: Any, n: int) -> np.ndarray:
+        """Encode the conditions asked for, one or one for each of n rows."""
         condition = self._conditions.encode(self._conditions.rows(y, n))
         if len(condition) != n:
             raise ValueError(
@@ -308,15 +308,15 @@ class ConditionalVAE(ClassesMixin, VAE):
         if y is None:
             y = self._conditions.draw(n, rng)
         y = self._conditions.rows(y, n)
-        encoded = self._condition_of(y, n)
+        encoded = self._encoded_condition(y, n)
         condition = self._to_device(encoded)
         generator = draw_torch_generator(rng, condition.device)
         with self._inference():
             n_drawn = self._columns.n_to_draw(n)
             condition = condition.repeat(n_drawn // n, 1)
             z = self._draw_codes(n_drawn, generator, condition)
-            told = self._conditions.groups(encoded) if n_drawn > n else None
-            rows = self._draw_rows(torch.cat([z, condition], 1), generator, n, told)
+            groups = self._conditions.groups(encoded) if n_drawn > n else None
+            rows = self._draw_rows(torch.cat([z, condition], 1), generator, n, groups)
         return self._restored(rows), y
 
     def inverse_transform(self, X: Any, y: Any = None) -> Any:
@@ -338,7 +338,7 @@ class ConditionalVAE(ClassesMixin, VAE):
         """
         check_is_fitted(self)
         Z = self._validate_codes(X)
-        condition = self._told(y, len(Z))
+        condition = self._condition_or_mean(y, len(Z))
         rows = self._decode_points(self._beside(Z, condition))
         return self._restored(rows, X)
 
@@ -361,7 +361,7 @@ class ConditionalVAE(ClassesMixin, VAE):
         """
         check_is_fitted(self)
         rows = self._validate(X, reset=False)
-        points = self._beside(self._encode(rows), self._asked_or_likely(y, rows))
+        points = self._beside(self._encode(rows), self._condition_or_likely(y, rows))
         return self._in_container(self._decode_points(points), X, rows)
 
     def interpolate(
@@ -467,19 +467,19 @@ class ConditionalVAE(ClassesMixin, VAE):
         """
         check_is_fitted(self)
         rows = self._validate(X, reset=False)
-        return self._cell_losses(rows, self._asked_or_likely(y, rows))
+        return self._cell_losses(rows, self._condition_or_likely(y, rows))
 
-    def _asked_or_likely(self, y: Any, X: Any) -> np.ndarray:
-        """Write the conditions asked for, or likely ones of validated rows."""
+    def _condition_or_likely(self, y: Any, X: Any) -> np.ndarray:
+        """Encode the conditions asked for, or likely ones of validated rows."""
         if y is None:
             return self._likely_condition(X)
-        return self._told(y, X.shape[0])
+        return self._condition_or_mean(y, X.shape[0])
 
-    def _told(self, y: Any, n: int) -> np.ndarray:
-        """Write the conditions asked for, or the average one of the training rows."""
+    def _condition_or_mean(self, y: Any, n: int) -> np.ndarray:
+        """Encode the conditions asked for, or the average one of the training rows."""
         if y is None:
             return np.repeat(self._conditions.mean[None], n, axis=0)
-        return self._condition_of(y, n)
+        return self._encoded_condition(y, n)
 
     # -- scores and classes ------------------------------------------------------------
     def score_samples(
@@ -508,7 +508,7 @@ class ConditionalVAE(ClassesMixin, VAE):
         if y is None and self.classes_ is not None:
             joint = self._class_bounds(X, n_importance_samples)
             return np.logaddexp.reduce(joint, axis=1)
-        condition = self._told(y, X.shape[0])
+        condition = self._condition_or_mean(y, X.shape[0])
         return self._bounds(X, n_importance_samples, condition=condition)
 
     def score(self, X: Any, y: Any = None) -> float:

@@ -318,11 +318,11 @@ class DeterministicMixin:
         z: torch.Tensor,
         generator: torch.Generator,
         n: int | None = None,
-        told: np.ndarray | None = None,
+        groups: np.ndarray | None = None,
     ) -> Any:
         """Decode codes and draw cells, numbers with each column's residual noise."""
         if self._columns.kind == "table":
-            return super()._draw_rows(z, generator, n, told)  # type: ignore[misc]
+            return super()._draw_rows(z, generator, n, groups)  # type: ignore[misc]
         module = self._module
         sd = np.sqrt(self._residual_variance)
         scale = torch.as_tensor(sd, dtype=z.dtype, device=z.device)

@@ -1,4 +1,4 @@
-"""Missing cells: what a fitted model expects where it was not told.
+"""Missing cells: what a fitted model expects of them.
 
 Codes are proposed from a distribution q, weighted by p(z) p(x_known | z) / q(z), and
 what they decode to is averaged or drawn by these weights. Models without a prior
@@ -65,14 +65,14 @@ def imputed(
     X = dense_columns(X)
     rows = estimator._validate(X, reset=False)
     source, cells = _cells_to_fill(estimator._columns, X, rows)
-    asked = None if y is None else estimator._told(y, rows.shape[0])
+    asked = None if y is None else estimator._condition_or_mean(y, rows.shape[0])
     device = next(estimator._module.parameters()).device
     # Single imputation is deterministic: its draws are fixed with the model.
     seed = estimator.evaluation_seed_ if n_samples is None else random_state
     generator = draw_torch_generator(seed, device)
     fills = [
-        (index, _filler(estimator, _take_rows(source, index), told))
-        for index, told in _alike(cells, asked)
+        (index, _filler(estimator, _take_rows(source, index), condition))
+        for index, condition in _alike(cells, asked)
     ]
     copies = []
     for _ in range(n_samples or 1):
@@ -111,8 +111,8 @@ def _alike(
         yield incomplete, None
         return
     conditions, which = np.unique(asked[incomplete], axis=0, return_inverse=True)
-    for i, told in enumerate(conditions):
-        yield incomplete[which.ravel() == i], told
+    for i, condition in enumerate(conditions):
+        yield incomplete[which.ravel() == i], condition
 
 
 def _warn_of_unknown(codec: Any, cells: np.ndarray) -> None:
@@ -143,7 +143,7 @@ def _scattered(X: Any, guess: Any, index: np.ndarray, cells: np.ndarray) -> Any:
 
 
 def _filler(
-    estimator: Any, X: Any, told: np.ndarray | None = None
+    estimator: Any, X: Any, condition: np.ndarray | None = None
 ) -> Callable[..., Any]:
     """Return what makes rows complete; only their missing cells matter."""
     columns = estimator._columns
@@ -153,11 +153,11 @@ def _filler(
     if table:
         rows, known = _table_rows(estimator, X)
         dataset = estimator._dataset(X, rows)
-        return partial(_weighed_rows, estimator, dataset, known, told)
+        return partial(_weighed_rows, estimator, dataset, known, condition)
     # An encoder that knows no gaps sees a guess for a cell.
-    seen = X if columns.has_missing else refilled(estimator, X, told)
+    seen = X if columns.has_missing else refilled(estimator, X, condition)
     return partial(
-        _weighed_numbers, estimator, estimator._dataset(seen), ~np.isnan(X), told
+        _weighed_numbers, estimator, estimator._dataset(seen), ~np.isnan(X), condition
     )
 
 
@@ -165,7 +165,7 @@ def _weighed_numbers(
     estimator: Any,
     dataset: Any,
     seen: np.ndarray,
-    told: np.ndarray | None,
+    condition: np.ndarray | None,
     generator: torch.Generator,
     *,
     draw: bool,
@@ -173,7 +173,7 @@ def _weighed_numbers(
     """Fill cells of numbers by weighted draws of the code."""
     module, parts = estimator._module, []
     propose = partial(
-        _proposed, estimator, _DRAWS, told, generator=generator, draw=draw
+        _proposed, estimator, _DRAWS, condition, generator=generator, draw=draw
     )
     with estimator._inference():
         for place, batch in estimator._chunks(dataset, repeats=_DRAWS):
@@ -190,7 +190,7 @@ def _weighed_rows(
     estimator: Any,
     dataset: Any,
     known: Known,
-    told: np.ndarray | None,
+    condition: np.ndarray | None,
     generator: torch.Generator,
     *,
     draw: bool,
@@ -199,7 +199,7 @@ def _weighed_rows(
     columns, module, parts = estimator._columns, estimator._module, []
     even = stratified(_DRAWS_TABLE, len(columns.codec.sizes), generator).unsqueeze(1)
     propose = partial(
-        _proposed, estimator, _DRAWS_TABLE, told, generator=generator, draw=draw
+        _proposed, estimator, _DRAWS_TABLE, condition, generator=generator, draw=draw
     )
     with estimator._inference():
         for place, batch in estimator._chunks(dataset, repeats=_DRAWS_TABLE):
@@ -229,18 +229,20 @@ def _proposed(
     if not draw:
         generator = torch_generator(estimator.evaluation_seed_, generator.device)
     if asked is None:
-        told = estimator._drawn_conditions(n, generator)
+        condition = estimator._drawn_conditions(n, generator)
     else:
-        told = estimator._to_device(asked).expand(n, -1)
+        condition = estimator._to_device(asked).expand(n, -1)
     mean, log_var = module.posterior(module.encoder_input(**batch))
     proposals = Proposals(
-        module.prior_distribution(told),
-        None if told is not None else fit,
+        module.prior_distribution(condition),
+        None if condition is not None else fit,
         mean,
         (mean, log_var),
     )
     z, log_ratio = proposals.draw(n, generator, alike=not draw)
-    return module.decode(z, None if told is None else told.unsqueeze(1)), log_ratio
+    return module.decode(
+        z, None if condition is None else condition.unsqueeze(1)
+    ), log_ratio
 
 
 def known_nats(module: Any, x: Tensor, mask: Tensor | None, z: Tensor) -> Tensor:

@@ -76,7 +76,9 @@ class LatentMixin:
                 f"component must be an integer in [0, {k - 1}]. Got {component!r}."
             )
         if X is None:
-            points = self._beside(np.zeros((1, k), self._dtype), self._told(y, 1))
+            points = self._beside(
+                np.zeros((1, k), self._dtype), self._condition_or_mean(y, 1)
+            )
         else:
             points = self._points(X, y)
         values = np.asarray(values, dtype=points.dtype).ravel()
@@ -87,11 +89,13 @@ class LatentMixin:
     def _points(self: Any, X: Any, y: Any = None) -> np.ndarray:
         """Return what rows are decoded from: codes, and beside them conditions."""
         rows = self._validate(X, reset=False)
-        return self._beside(self._encode(rows), self._asked_or_likely(y, rows))
+        return self._beside(self._encode(rows), self._condition_or_likely(y, rows))
 
     @staticmethod
-    def _beside(codes: np.ndarray, told: np.ndarray | None) -> np.ndarray:
-        return codes if told is None else np.concatenate([codes, told], axis=1)
+    def _beside(codes: np.ndarray, condition: np.ndarray | None) -> np.ndarray:
+        if condition is None:
+            return codes
+        return np.concatenate([codes, condition], axis=1)
 
     def cell_losses(self: Any, X: Any) -> np.ndarray:
         """Compute how unexpected each cell is given the code of its row.
@@ -110,16 +114,16 @@ class LatentMixin:
         """
         check_is_fitted(self)
         rows = self._validate(X, reset=False)
-        return self._cell_losses(rows, self._asked_or_likely(None, rows))
+        return self._cell_losses(rows, self._condition_or_likely(None, rows))
 
-    def _cell_losses(self: Any, X: Any, told: np.ndarray | None) -> np.ndarray:
+    def _cell_losses(self: Any, X: Any, condition: np.ndarray | None) -> np.ndarray:
         """Return what each cell of validated rows costs under their conditions."""
         dataset, module, parts = self._dataset(X), self._module, []
         with self._inference():
             for part, batch in self._chunks(dataset):
                 mean, _ = module.posterior(module.encoder_input(**batch))
-                condition = None if told is None else self._to_device(told[part])
-                raw = module.decode(mean, condition)
+                own = None if condition is None else self._to_device(condition[part])
+                raw = module.decode(mean, own)
                 x = self._columns.own_cells(batch["x"])
                 cells = -module.likelihood.log_prob_columns(x, raw)
                 if "mask" in batch:
@@ -159,14 +163,14 @@ class LatentMixin:
         return norms
 
     def _likely_condition(self: Any, X: Any) -> Any:
-        """Return what a decoder is told of validated rows, None for no conditions."""
+        """Return likely conditions of validated rows, None for no conditions."""
         return None
 
-    def _asked_or_likely(self: Any, y: Any, X: Any) -> Any:
+    def _condition_or_likely(self: Any, y: Any, X: Any) -> Any:
         """Return the conditions asked for, or likely ones of validated rows."""
         return self._likely_condition(X)
 
-    def _told(self: Any, y: Any, n: int) -> Any:
+    def _condition_or_mean(self: Any, y: Any, n: int) -> Any:
         """Return the conditions asked for, or the average one, None for none."""
         return None
 

@@ -190,7 +190,7 @@ class PassesMixin:
         z: torch.Tensor,
         generator: torch.Generator,
         n: int | None = None,
-        told: np.ndarray | None = None,
+        groups: np.ndarray | None = None,
     ) -> Any:
         """Draw the rows of codes from the likelihood, in their units, and keep n."""
         module, parts = self._module, []
@@ -206,4 +206,4 @@ class PassesMixin:
         if order is not None:
             rows = np.empty_like(drawn)
             rows[order.cpu().numpy()] = drawn
-        return self._columns.drawn(rows, generator, n, told=told)
+        return self._columns.drawn(rows, generator, n, groups=groups)

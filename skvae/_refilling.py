@@ -36,11 +36,11 @@ def refilled(
     columns, cells = estimator._columns, np.isnan(X)
     filled = np.where(cells, columns.center, X)
     if asked is None:
-        told = estimator._likely_condition(filled)
+        condition = estimator._likely_condition(filled)
     else:
-        told = np.repeat(asked[None], len(X), axis=0)
+        condition = np.repeat(asked[None], len(X), axis=0)
     for _ in range(_ROUNDS):
-        points = estimator._beside(estimator._encode(filled), told)
+        points = estimator._beside(estimator._encode(filled), condition)
         filled = np.where(cells, estimator._decode_points(points), X)
     return filled
 

@@ -175,15 +175,18 @@ class TableColumns:
         generator: torch.Generator,
         n: int | None = None,
         known: Known | None = None,
-        told: np.ndarray | None = None,
+        groups: np.ndarray | None = None,
     ) -> Any:
-        """Return drawn codes, or n of them, as rows; values are drawn within a code."""
+        """Return drawn codes, or n of them, as rows; values are drawn within a code.
+
+        Conditions, as `groups`, are those of the n rows to keep.
+        """
         seed = torch.randint(
             2**31 - 1, (), generator=generator, device=generator.device
         )
         rng = np.random.default_rng(int(seed))
         if n is not None and n < len(codes):
-            codes = codes[thinned(self.codec.groups(codes), n, rng, told)]
+            codes = codes[thinned(self.codec.groups(codes), n, rng, groups)]
         return self.codec.decode(codes, rng, known=known)
 
 
@@ -367,16 +370,16 @@ def match_margins(
         n = _MARGIN_DRAWS if condition is None else len(condition)
         z = module.prior_distribution(condition).draw(n, generator).to(bias)
         parts = z.split(_MARGIN_CHUNK)
-        told = [None] * len(parts)
+        conditions = [None] * len(parts)
         if condition is not None:
-            told = list(condition.split(_MARGIN_CHUNK))
+            conditions = list(condition.split(_MARGIN_CHUNK))
         moves = torch.ones_like(bias, dtype=torch.bool)
         heads = module.decoder.heads
         for place in () if heads is None else heads.places:
             moves[place] = False
         for _ in range(_MARGIN_ROUNDS):
             found = torch.zeros_like(wanted)
-            for part, known in zip(parts, told, strict=True):
+            for part, known in zip(parts, conditions, strict=True):
                 raw = module.decode(part, known)
                 found += module.likelihood.margins(raw, generator).sum(dim=0) / n
             step = torch.log((wanted + _MARGIN_FLOOR) / (found + _MARGIN_FLOOR))

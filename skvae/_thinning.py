@@ -39,7 +39,7 @@ def thinned(
     groups: np.ndarray,
     n: int,
     rng: np.random.Generator,
-    told: np.ndarray | None = None,
+    conditions: np.ndarray | None = None,
 ) -> np.ndarray:
     """Choose n rows whose counts of pairs of groups are close to those of all.
 
@@ -51,21 +51,21 @@ def thinned(
         Rows to keep; `n_rows` is n times a power of two.
     rng : Generator
         Pairs the rows.
-    told : ndarray of shape (n, n_conditions) or None, default=None
+    conditions : ndarray of shape (n, n_conditions) or None, default=None
         Groups of what each row to keep was drawn for. Rows i, n + i, 2 n + i... were
         drawn for the same, and one of them is kept.
 
     Returns
     -------
     kept : ndarray of shape (n,)
-        Rows to keep, in random order or in that of `told`.
+        Rows to keep, in random order or in that of `conditions`.
     """
-    if told is not None:
-        groups = np.hstack([groups, np.tile(told, (len(groups) // n, 1))])
+    if conditions is not None:
+        groups = np.hstack([groups, np.tile(conditions, (len(groups) // n, 1))])
     cells = one_hot(groups, groups.max(axis=0) + 1).toarray()
     # Rows of the same line may be paired.
     lines = np.arange(len(groups)).reshape(-1, n).T
-    if told is None:
+    if conditions is None:
         lines = lines.reshape(1, -1)
     while lines.size > n:
         lines = rng.permuted(rng.permutation(lines), axis=1)
@@ -74,7 +74,7 @@ def thinned(
         kept = np.concatenate([_halved(cells, pairs, rng) for pairs in blocks])
         lines = kept.reshape(len(lines), -1)
     kept = lines.ravel()
-    return rng.permutation(kept) if told is None else kept[np.argsort(kept % n)]
+    return rng.permutation(kept) if conditions is None else kept[np.argsort(kept % n)]
 
 
 def _halved(
