@@ -8,6 +8,7 @@ reconstruct instead.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -71,19 +72,51 @@ def imputed(
     seed = estimator.evaluation_seed_ if n_samples is None else random_state
     generator = draw_torch_generator(seed, device)
     fills = [
-        (index, _filler(estimator, _take_rows(source, index), condition))
+        (index, condition, _filler(estimator, _take_rows(source, index), condition))
         for index, condition in _alike(cells, asked)
     ]
     copies = []
     for _ in range(n_samples or 1):
         filled = source.clone() if hasattr(source, "clone") else source.copy()
-        for index, fill in fills:
+        for index, condition, fill in fills:
             if n_samples is None:  # What rows are filled with is their own.
                 generator = draw_torch_generator(seed, device)
-            guess = fill(generator, draw=n_samples is not None)
-            filled = _scattered(filled, guess, index, cells)
+            task = _Task(estimator, condition, generator, draw=n_samples is not None)
+            filled = _scattered(filled, fill(task), index, cells)
         copies.append(estimator._in_container(filled, X, rows))
     return copies[0] if n_samples is None else copies
+
+
+@dataclass(frozen=True)
+class _Task:
+    """How rows are to be completed.
+
+    Parameters
+    ----------
+    estimator : BaseAutoencoder
+        A fitted autoencoder.
+    condition : ndarray of shape (n_conditions,) or None
+        Condition of the rows; None averages over those of the training rows.
+    generator : torch.Generator
+        Source of randomness.
+    draw : bool
+        Whether cells are drawn, or filled with what is expected.
+    """
+
+    estimator: Any
+    condition: np.ndarray | None
+    generator: torch.Generator
+    draw: bool
+
+    @property
+    def columns(self) -> Any:
+        """What the model knows of the columns."""
+        return self.estimator._columns
+
+    @property
+    def module(self) -> Any:
+        """Network of the model."""
+        return self.estimator._module
 
 
 def _cells_to_fill(columns: Any, X: Any, rows: Any) -> tuple[Any, np.ndarray]:
@@ -143,95 +176,68 @@ def _scattered(X: Any, guess: Any, index: np.ndarray, cells: np.ndarray) -> Any:
 
 
 def _filler(
-    estimator: Any, X: Any, condition: np.ndarray | None = None
-) -> Callable[..., Any]:
+    estimator: Any, X: Any, condition: np.ndarray | None
+) -> Callable[[_Task], Any]:
     """Return what makes rows complete; only their missing cells matter."""
-    columns = estimator._columns
-    table = columns.kind == "table"
-    if estimator._module.prior is None:
-        return partial(_decoded if table else reconstructed, estimator, X)
-    if table:
+    columns, has_prior = estimator._columns, estimator._module.prior is not None
+    if columns.kind == "table":
         rows, known = _table_rows(estimator, X)
-        dataset = estimator._dataset(X, rows)
-        return partial(_weighed_rows, estimator, dataset, known, condition)
+        fill = _weighed_rows if has_prior else _decoded
+        return partial(fill, dataset=estimator._dataset(X, rows), known=known)
+    if not has_prior:
+        return partial(_reconstructed, X=X)
     # An encoder that knows no gaps sees a guess for a cell.
-    seen = X if columns.has_missing else refilled(estimator, X, condition)
-    return partial(
-        _weighed_numbers, estimator, estimator._dataset(seen), ~np.isnan(X), condition
-    )
+    guessed = X if columns.has_missing else refilled(estimator, X, condition)
+    dataset = estimator._dataset(guessed)
+    return partial(_weighed_numbers, dataset=dataset, known=~np.isnan(X))
 
 
-def _weighed_numbers(
-    estimator: Any,
-    dataset: Any,
-    seen: np.ndarray,
-    condition: np.ndarray | None,
-    generator: torch.Generator,
-    *,
-    draw: bool,
-) -> np.ndarray:
+def _reconstructed(task: _Task, X: np.ndarray) -> np.ndarray:
+    """Fill cells of numbers by a deterministic model."""
+    return reconstructed(task.estimator, X, task.generator, draw=task.draw)
+
+
+def _weighed_numbers(task: _Task, dataset: Any, known: np.ndarray) -> np.ndarray:
     """Fill cells of numbers by weighted draws of the code."""
-    module, parts = estimator._module, []
-    propose = partial(
-        _proposed, estimator, _DRAWS, condition, generator=generator, draw=draw
-    )
+    estimator, module, parts = task.estimator, task.module, []
     with estimator._inference():
         for place, batch in estimator._chunks(dataset, repeats=_DRAWS):
-            mask = estimator._to_device(seen[place])
-            raw, log_ratio = propose(
-                batch, partial(known_nats, module, batch["x"], mask)
-            )
-            fit = module.likelihood.log_prob(batch["x"], raw, mask)
-            parts.append(_read(estimator, raw, log_ratio + fit, generator, draw=draw))
-    return estimator._columns.joined(parts)
+            x, mask = batch["x"], estimator._to_device(known[place])
+            fit = partial(known_nats, module, x, mask)
+            raw, log_ratio = _proposed(task, _DRAWS, batch, fit)
+            nats = module.likelihood.log_prob(x, raw, mask)
+            parts.append(_read(task, raw, log_ratio + nats))
+    return task.columns.joined(parts)
 
 
-def _weighed_rows(
-    estimator: Any,
-    dataset: Any,
-    known: Known,
-    condition: np.ndarray | None,
-    generator: torch.Generator,
-    *,
-    draw: bool,
-) -> Any:
+def _weighed_rows(task: _Task, dataset: Any, known: Known) -> Any:
     """Fill cells of a table by weighted draws of the code."""
-    columns, module, parts = estimator._columns, estimator._module, []
-    even = stratified(_DRAWS_TABLE, len(columns.codec.sizes), generator).unsqueeze(1)
-    propose = partial(
-        _proposed, estimator, _DRAWS_TABLE, condition, generator=generator, draw=draw
-    )
+    estimator, columns, parts = task.estimator, task.columns, []
+    even = stratified(_DRAWS_TABLE, len(columns.codec.sizes), task.generator)
+    even = even.unsqueeze(1)
     with estimator._inference():
         for place, batch in estimator._chunks(dataset, repeats=_DRAWS_TABLE):
-            raw, log_ratio = propose(
-                batch, partial(known_nats, module, batch["x"], None)
-            )
-            read = partial(_read_table, ranks=even, known=known.rows(place))
-            parts.append(read(estimator, batch, raw, log_ratio, generator, draw=draw))
+            fit = partial(known_nats, task.module, batch["x"], None)
+            raw, log_ratio = _proposed(task, _DRAWS_TABLE, batch, fit)
+            own = known.rows(place)
+            parts.append(_read_table(task, batch["x"], raw, log_ratio, even, own))
     return columns.joined(parts)
 
 
 def _proposed(
-    estimator: Any,
-    n: int,
-    asked: np.ndarray | None,
-    batch: dict[str, Tensor],
-    fit: Callable[[Tensor], Tensor],
-    *,
-    generator: torch.Generator,
-    draw: bool,
+    task: _Task, n: int, batch: dict[str, Tensor], fit: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
     """Return what n codes of each row are decoded to, and their log p(z) / q(z).
 
     Expected cells do not depend on the other rows: the noise is the same for all.
     """
-    module = estimator._module
-    if not draw:
+    estimator, module, generator = task.estimator, task.module, task.generator
+    if not task.draw:
         generator = torch_generator(estimator.evaluation_seed_, generator.device)
-    if asked is None:
+    if task.condition is None:
         condition = estimator._drawn_conditions(n, generator)
     else:
-        condition = estimator._to_device(asked).expand(n, -1)
+        condition = estimator._to_device(task.condition).expand(n, -1)
     mean, log_var = module.posterior(module.encoder_input(**batch))
     proposals = Proposals(
         module.prior_distribution(condition),
@@ -239,10 +245,9 @@ def _proposed(
         mean,
         (mean, log_var),
     )
-    z, log_ratio = proposals.draw(n, generator, alike=not draw)
-    return module.decode(
-        z, None if condition is None else condition.unsqueeze(1)
-    ), log_ratio
+    z, log_ratio = proposals.draw(n, generator, alike=not task.draw)
+    condition = None if condition is None else condition.unsqueeze(1)
+    return module.decode(z, condition), log_ratio
 
 
 def known_nats(module: Any, x: Tensor, mask: Tensor | None, z: Tensor) -> Tensor:
@@ -251,70 +256,71 @@ def known_nats(module: Any, x: Tensor, mask: Tensor | None, z: Tensor) -> Tensor
     return module.likelihood.log_prob(x, raw, mask)
 
 
-def _read(
-    estimator: Any,
-    raw: Tensor,
-    log_weights: Tensor,
-    generator: torch.Generator,
-    *,
-    draw: bool,
-) -> np.ndarray:
+def _read(task: _Task, raw: Tensor, log_weights: Tensor) -> np.ndarray:
     """Return expected or drawn rows of numbers, in the units of the data."""
-    columns, likelihood = estimator._columns, estimator._module.likelihood
+    columns, likelihood = task.columns, task.module.likelihood
     share = torch.softmax(log_weights, dim=0)
-    if draw:
-        return columns.draw(likelihood, _chosen(raw, share, generator), generator)
+    if task.draw:
+        chosen = _chosen(raw, share, task.generator)
+        return columns.draw(likelihood, chosen, task.generator)
     expected = torch.einsum("kb,kbl->bl", share, likelihood.mean(raw))
     return columns.from_scaled(expected.cpu().numpy())
 
 
 def _table_rows(estimator: Any, X: Any) -> tuple[dict[str, np.ndarray], Known]:
-    """Return rows of a table, missing cells as unknown, and what else they tell."""
+    """Return rows of a table, missing cells as unknown, and what else they tell.
+
+    A cell encoded as missing, and not as unknown, would be decoded as missing.
+    """
     columns = estimator._columns
     started = columns.codec.with_starts(X)
     rows = columns.coded(started, estimator._dtype, unknown_missing=True)
     return rows, columns.codec.known(X, rows["x"])
 
 
-def _decoded(estimator: Any, X: Any, generator: torch.Generator, *, draw: bool) -> Any:
-    """Return what a deterministic model decodes from the codes of rows of a table."""
-    columns, module = estimator._columns, estimator._module
-    # Told that cells are missing, and not that they are unknown, it decodes them so.
-    rows, known = _table_rows(estimator, X)
-    dataset, codes = estimator._dataset(X, rows), rows["x"]
-    parts = []
+def _decoded(task: _Task, dataset: Any, known: Known) -> Any:
+    """Fill cells of a table by what a deterministic model decodes its codes to."""
+    estimator, parts = task.estimator, []
     with estimator._inference():
         for place, batch in estimator._chunks(dataset):
-            raw = module(**batch).raw.unsqueeze(0)
-            to_fill = {"x": torch.as_tensor(codes[place], device=raw.device)}
-            middle = raw.new_full((1, 1, codes.shape[1]), 0.5, dtype=torch.float64)
+            x, raw = batch["x"], task.module(**batch).raw.unsqueeze(0)
+            middle = raw.new_full((1, 1, x.shape[1]), 0.5, dtype=torch.float64)
             alike = raw.new_zeros(raw.shape[:2])
-            read = partial(_read_table, ranks=middle, known=known.rows(place))
-            parts.append(read(estimator, to_fill, raw, alike, generator, draw=draw))
-    return columns.joined(parts)
+            own = known.rows(place)
+            parts.append(_read_table(task, x, raw, alike, middle, own))
+    return task.columns.joined(parts)
 
 
 def _read_table(
-    estimator: Any,
-    batch: dict[str, Tensor],
-    raw: Tensor,
-    log_ratio: Tensor,
-    generator: torch.Generator,
-    *,
-    draw: bool,
-    ranks: Tensor,
-    known: Known,
+    task: _Task, x: Tensor, raw: Tensor, log_ratio: Tensor, ranks: Tensor, known: Known
 ) -> Any:
-    """Return expected or drawn rows of a table."""
-    columns, likelihood = estimator._columns, estimator._module.likelihood
+    """Return expected or drawn rows of a table.
+
+    Parameters
+    ----------
+    task : _Task
+        How rows are to be completed.
+    x : Tensor of shape (n_rows, n_columns)
+        Codes; -1 is a cell to fill.
+    raw : Tensor of shape (n_draws, n_rows, n_outputs)
+        Logits.
+    log_ratio : Tensor of shape (n_draws, n_rows)
+        Log-weights of the draws, without the fit to the known cells.
+    ranks : Tensor of shape (n_draws, 1, n_columns)
+        Uniform numbers to complete rows by, where cells are expected.
+    known : Known
+        What the rows tell beyond their codes.
+    """
+    columns, likelihood = task.columns, task.module.likelihood
     raw = _without_missing(columns, raw)
-    if draw:
-        ranks = ranks.expand(-1, raw.shape[1], -1).clone().uniform_(generator=generator)
-    codes, fit, logits = likelihood.complete(batch["x"], raw, ranks)
+    if task.draw:
+        ranks = ranks.expand(-1, raw.shape[1], -1).clone()
+        ranks.uniform_(generator=task.generator)
+    codes, fit, logits = likelihood.complete(x, raw, ranks)
     share = torch.softmax(log_ratio + fit, dim=0)
-    if draw:
-        drawn = _chosen(codes, share, generator)
-        return columns.drawn(drawn.cpu().numpy(), generator, known=known)
+    if task.draw:
+        drawn = _chosen(codes, share, task.generator)
+        return columns.drawn(drawn.cpu().numpy(), task.generator, known=known)
     expected = likelihood.expected(codes, logits, share)
     return columns.codec.decode_point(expected.double().cpu().numpy(), known)
 
