@@ -446,17 +446,7 @@ class Fitting:
         # A copy, so that a fit that fails leaves the earlier weights alone.
         module = copy.deepcopy(est.net_.module_) if self.go_on else self.module
         plan = self._plan(len(train))
-        module.corruption = self._corruption(dataset, train)
-        if self.recipe.corrupts_held_out:
-            module.held_out_seed = self.seeds.evaluation
-        module.noise = self._noise_generator()
-        for part in module.modules():
-            if isinstance(part, LinearPlusMLP):
-                part.dropout_generator = module.noise
-        if self.recipe.variational:
-            frozen = torch.empty(_FROZEN_DRAWS, est.n_components_, dtype=self.dtype)
-            frozen.normal_(generator=torch_generator(self.seeds.evaluation))
-            module.frozen_noise = frozen.to(self.device)
+        self._set_randomness(module, dataset, train)
         est.evaluation_seed_ = self.seeds.evaluation
         # Before the first epoch, after which callbacks may score.
         est._learn_rows(dataset, partial=self.partial, go_on=self.go_on)
@@ -474,6 +464,23 @@ class Fitting:
             elif valid is not None and isinstance(module.prior, MixturePrior):
                 self._refit_prior(net.module_, dataset, train, valid)
         self._record(net, earlier)
+
+    def _set_randomness(
+        self, module: Any, dataset: RowDataset, train: np.ndarray
+    ) -> None:
+        """Give a module its corruption, and the generators and draws of its noise."""
+        module.corruption = self._corruption(dataset, train)
+        if self.recipe.corrupts_held_out:
+            module.held_out_seed = self.seeds.evaluation
+        module.noise = self._noise_generator()
+        for part in module.modules():
+            if isinstance(part, LinearPlusMLP):
+                part.dropout_generator = module.noise
+        if self.recipe.variational:
+            shape = _FROZEN_DRAWS, self.estimator.n_components_
+            frozen = torch.empty(shape, dtype=self.dtype)
+            frozen.normal_(generator=torch_generator(self.seeds.evaluation))
+            module.frozen_noise = frozen.to(self.device)
 
     def _refit_prior(
         self, module: Any, dataset: RowDataset, train: np.ndarray, valid: np.ndarray
