@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -110,14 +111,12 @@ def _proportional(
 ) -> list[Product]:
     """Return the columns that are a rate of another one."""
     found: dict[int, Product] = {}
-    for j in free:
-        for i in free:
-            if i == j or j in found or i in found:
-                continue
-            if j in children and i in factors:
-                rate = rate_of(columns[j], cells[j], cells[i])
-                if rate is not None:
-                    found[j] = Product(j, [i], rate)
+    for j, i in permutations(free, 2):
+        if j not in children or i not in factors or found.keys() & {i, j}:
+            continue
+        rate = rate_of(columns[j], cells[j], cells[i])
+        if rate is not None:
+            found[j] = Product(j, [i], rate)
     return list(found.values())
 
 
