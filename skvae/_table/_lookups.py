@@ -113,34 +113,66 @@ def unweighed_lookups(
     parents = [j for j in free if columns[j].is_discrete and n_values[j] > 1]
     if not parents:
         return []
-    places = list(numbers)
-    table = np.column_stack(list(numbers.values()))
     coarse = {j for j in free if n_values[j] > _n_codes(codes[:, j], numbers[j])}
     pairs = {(entry.parent, entry.child) for entry in derived}
     # What follows from a code is told already, where codes hold one value each.
     told_by_codes = {pair for pair in pairs if coarse.isdisjoint(pair)}
+    search = _Search(numbers, n_values, told_by_codes, len(columns))
     found: dict[int, Lookup] = {}
     # The finest first; of two that tell each other the left one is the parent.
     for parent in sorted(parents, key=lambda j: (-n_values[j], j)):
-        if parent in found:
-            continue
-        rows = np.flatnonzero(~np.isnan(numbers[parent]))
-        rows = rows[np.argsort(numbers[parent][rows], kind="stable")]
-        keys = numbers[parent][rows]
-        taken = {entry.parent for entry in found.values()} | found.keys() | {parent}
-        steady = {places[k] for k in _hardly_changing(keys, table[rows[:_SCREENED]])}
-        for child in sorted(steady - taken):
-            if (parent, child) in told_by_codes:
-                continue
-            if not _is_worth_a_look(n_values[parent], n_values[child], len(rows)):
-                continue
-            told = _told(keys, numbers[child][rows], len(columns))
-            if told is not None:
-                found[child] = Lookup(child, parent, *told)
+        if parent not in found:
+            taken = {entry.parent for entry in found.values()} | found.keys()
+            found |= search.lookups(parent, taken | {parent})
     for j, own in patterns.items():
         if j in found:
             found |= own.told_by(found.pop(j))
     return _with_followers(found, derived)
+
+
+@dataclass(frozen=True)
+class _Search:
+    """What lookups are searched for in.
+
+    Parameters
+    ----------
+    numbers : dict of int to ndarray of shape (n_rows,)
+        Cells of each column as numbers, NaN where they are missing.
+    n_values : dict of int to int
+        Distinct numbers of each.
+    told_by_codes : set of (int, int)
+        Parents and children that are not asked.
+    n_columns : int
+        Columns of the table.
+    """
+
+    numbers: dict[int, np.ndarray]
+    n_values: dict[int, int]
+    told_by_codes: set[tuple[int, int]]
+    n_columns: int
+
+    def lookups(self, parent: int, taken: set[int]) -> dict[int, Lookup]:
+        """Return the columns that a column tells, but for those that are taken."""
+        own = self.numbers[parent]
+        rows = np.flatnonzero(~np.isnan(own))
+        rows = rows[np.argsort(own[rows], kind="stable")]
+        keys, found = own[rows], {}
+        for child in sorted(self._steady(parent, rows) - taken):
+            n_keys, n_values = self.n_values[parent], self.n_values[child]
+            asked = (parent, child) not in self.told_by_codes
+            if not (asked and _is_worth_a_look(n_keys, n_values, len(rows))):
+                continue
+            told = _told(keys, self.numbers[child][rows], self.n_columns)
+            if told is not None:
+                found[child] = Lookup(child, parent, *told)
+        return found
+
+    def _steady(self, parent: int, rows: np.ndarray) -> set[int]:
+        """Return the columns that seldom change from row to row where a key stays."""
+        some = rows[:_SCREENED]
+        table = np.column_stack([numbers[some] for numbers in self.numbers.values()])
+        places = list(self.numbers)
+        return {places[k] for k in _hardly_changing(self.numbers[parent][some], table)}
 
 
 def _n_codes(codes: np.ndarray, numbers: np.ndarray) -> int:
@@ -243,7 +275,7 @@ def _patterns(
 def _hardly_changing(keys: np.ndarray, some: np.ndarray) -> list[int]:
     """Return the columns of some rows that seldom change where the key stays."""
     most = len(some)
-    same = np.flatnonzero(keys[1:most] == keys[: most - 1])
+    same = np.flatnonzero(keys[1:] == keys[:-1])
     before, after = some[same], some[same + 1]
     changes = (before != after) & ~np.isnan(before) & ~np.isnan(after)
     # A row that is otherwise changes twice.
