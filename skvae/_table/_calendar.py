@@ -170,8 +170,8 @@ def follow_dates(parts: list[DatePart], draft: Draft) -> None:
     for entry in parts:
         column, dates = draft.column(entry.child), draft.column(entry.parent)
         moments = pd.Series(draft.values[entry.parent]).reset_index(drop=True)
-        if entry.parent in draft.told:
-            known = known_first(draft.told[entry.parent], moments)
+        if entry.parent in draft.known:
+            known = known_first(draft.known[entry.parent], moments)
             moments = dates.zoned(known)
         codes = entry.told(moments)
         own = column.encode(pd.Series(draft.values[entry.child]))
@@ -191,8 +191,8 @@ def _drawn(column: Any, codes: np.ndarray) -> Any:
 def _wanted(entry: DatePart, draft: Draft) -> tuple[np.ndarray, np.ndarray]:
     """Return the codes a date is to tell, and how much each counts."""
     cells, open_ = pd.Series(draft.values[entry.child]), draft.is_open(entry.child)
-    if entry.child in draft.told:
-        cells = cells.where(open_, draft.told[entry.child].astype(cells.dtype))
+    if entry.child in draft.known:
+        cells = cells.where(open_, draft.known[entry.child].astype(cells.dtype))
     codes = draft.column(entry.child).encode(cells)
     return codes, np.where(open_, 1, _KNOWN)
 

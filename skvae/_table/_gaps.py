@@ -259,26 +259,27 @@ def close_gaps(gaps: list[Gap], draft: Draft) -> None:
     draft : Draft
         Rows, changed in place.
     """
-    values, told = draft.values, dict(draft.told)
-    for gap in reversed(gaps if told else []):
-        alone = _told_by_end(gap, gaps, told)
+    values, cells = draft.values, dict(draft.known)
+    for gap in reversed(gaps if cells else []):
+        alone = _told_by_end(gap, gaps, cells)
         if alone.any():
             like = draft.column(gap.parent)
-            start = gap.start(told[gap.child], values[gap.child], like)
-            known = plain(told[gap.parent])
-            told[gap.parent] = known.where(~alone, plain(pd.Series(start)))
+            start = gap.start(cells[gap.child], values[gap.child], like)
+            known = plain(cells[gap.parent])
+            cells[gap.parent] = known.where(~alone, plain(pd.Series(start)))
     children = {gap.child for gap in gaps}
     for gap in gaps:
-        if gap.parent not in children and gap.parent in told:
-            values[gap.parent] = _told_first(told, draft, gap.parent)
+        if gap.parent not in children and gap.parent in cells:
+            values[gap.parent] = _with_known(cells, draft, gap.parent)
         values[gap.child] = gap.end(values[gap.parent], values[gap.child])
-        if gap.child in told:
-            values[gap.child] = _told_first(told, draft, gap.child)
+        if gap.child in cells:
+            values[gap.child] = _with_known(cells, draft, gap.child)
 
 
-def _told_first(told: dict[int, pd.Series], draft: Draft, j: int) -> Any:
-    cells, column = known_first(told[j], draft.values[j]), draft.column(j)
-    return _in_form(_numbers(column, cells), column)
+def _with_known(cells: dict[int, pd.Series], draft: Draft, j: int) -> Any:
+    """Return the values of a column, known cells first."""
+    own, column = known_first(cells[j], draft.values[j]), draft.column(j)
+    return _in_form(_numbers(column, own), column)
 
 
 def _told_by_end(gap: Gap, gaps: list[Gap], cells: dict[int, pd.Series]) -> pd.Series:

@@ -180,7 +180,7 @@ def keep_orders(orders: list[Order], draft: Draft) -> None:
         Rows, changed in place.
     """
     moves = [(order.above, order.below, 1) for order in orders]
-    if draft.told:
+    if draft.known:
         moves += [(order.below, order.above, -1) for order in reversed(orders)]
     for j, other, side in moves:
         column, numbers = draft.column(j), draft.numbers(j)

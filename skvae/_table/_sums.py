@@ -243,10 +243,10 @@ def add_up(sums: list[Sum], derived: list[Derived], draft: Draft) -> None:
     """
     summed = {j for entry in sums for j in entry.columns}
     following = [entry for entry in derived if entry.parent in summed]
-    told = draft.told | _told_by_followers(following, draft)
+    cells = draft.known | _known_by_followers(following, draft)
     before = {entry.parent: draft.values[entry.parent] for entry in following}
     for entry in sums:
-        _Balance(entry, told, draft).settle()
+        _Balance(entry, cells, draft).settle()
     for follower in following:
         j, new = follower.child, draft.values[follower.parent]
         moved = (new != before[follower.parent]) & ~np.isnan(new)
@@ -262,20 +262,20 @@ class _Balance:
     ----------
     entry : Sum
         The sum.
-    told : dict of int to Series
-        Known cells by column.
+    cells : dict of int to Series
+        Known cells by column, NaN where they are not known.
     draft : Draft
         Rows, changed in place.
     """
 
-    def __init__(self, entry: Sum, told: dict[int, pd.Series], draft: Draft):
+    def __init__(self, entry: Sum, cells: dict[int, pd.Series], draft: Draft):
         self.entry, self.draft = entry, draft
         values = draft.values
         none = np.full(len(values[entry.total]), np.nan)
-        cells = {j: told[j].to_numpy() if j in told else none for j in entry.columns}
-        self.known = {j: ~np.isnan(own) for j, own in cells.items()}
+        own = {j: cells[j].to_numpy() if j in cells else none for j in entry.columns}
+        self.known = {j: ~np.isnan(seen) for j, seen in own.items()}
         self.n_open = sum(~here for here in self.known.values())
-        exact = {j: np.where(self.known[j], own, values[j]) for j, own in cells.items()}
+        exact = {j: np.where(self.known[j], own[j], values[j]) for j in own}
         self.rest = entry.rest(exact)
         waiting = self.n_open >= 1 if draft.rng is not None else self.n_open == 1
         self.waiting = waiting & ~np.isnan(self.rest)
@@ -342,15 +342,15 @@ def _places(entry: Sum, draft: Draft) -> np.ndarray:
     return order.argsort(axis=0)
 
 
-def _told_by_followers(following: list[Derived], draft: Draft) -> dict[int, pd.Series]:
+def _known_by_followers(following: list[Derived], draft: Draft) -> dict[int, pd.Series]:
     """Return the columns that others follow from, as known where those are."""
     fixed: dict[int, pd.Series] = {}
-    told = draft.told
+    known = draft.known
     for entry in following:
-        if entry.child in told:
-            own = fixed.get(entry.parent, told[entry.parent])
+        if entry.child in known:
+            own = fixed.get(entry.parent, known[entry.parent])
             drawn = pd.Series(draft.values[entry.parent])
-            fixed[entry.parent] = own.where(told[entry.child].isna(), drawn)
+            fixed[entry.parent] = own.where(known[entry.child].isna(), drawn)
     return fixed
 
 
