@@ -13,6 +13,7 @@ import torch
 
 from skvae._autoregressive import AutoregressiveLikelihood, ContextPenalty
 from skvae._counts import CountFeatures
+from skvae._learned_prior import PriorPenalty
 from skvae._module import AutoencoderModule
 from skvae._networks import LinearPlusMLP, TiedDecoder, build_network
 from skvae._table_likelihood import TableLikelihood
@@ -185,11 +186,13 @@ def _network(
 
 def resolved_terms(recipe: Any, table: TableArchitecture | None) -> tuple[Any, ...]:
     """Return the terms of a recipe with a weight for each."""
-    default, more = 1.0, []
+    default, more = 1.0, list[Any]()
     if table is not None:
         default = _BETA_CONTEXT if table.entry_width else _BETA_TABLE
         if table.entry_width:
             more = [ContextPenalty(table.context_penalty)]
+        if table.prior_penalty:
+            more.append(PriorPenalty(table.prior_penalty))
     terms = [
         replace(term, weight=default) if term.weight == "auto" else term
         for term in recipe.terms

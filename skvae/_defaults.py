@@ -40,6 +40,10 @@ _ENTRY, _MIN_ENTRY, _CONTEXT, _CONTEXT_WEIGHTS = 8, 2, 512, 1 << 20
 # variance would cost 1 / n, which either lets a few hundred rows be learned by heart or
 # blurs what thousands of them say in detail.
 _CONTEXT_ROWS = 320
+# Squares of the means and log-variances of a table's prior cost 10 / n nats a row: with
+# less, normals close in on few rows. Where rows are many they cost (150 / n)^2, so that
+# the prior can follow the codes in detail.
+_PRIOR_ROWS, _PRIOR_MANY = 10, 150
 
 
 def training_plan(est: Any, recipe: Any, n: int, *, partial: bool) -> TrainingPlan:
@@ -173,6 +177,12 @@ def entry_width(est: Any, recipe: Any) -> int:
 def context_penalty(n: int) -> float:
     """Resolve the weight of `ContextPenalty`, a prior that n rows outweigh."""
     return (_CONTEXT_ROWS / n) ** 2
+
+
+def prior_penalty(est: Any, recipe: Any, n: int) -> float:
+    """Resolve the weight of `PriorPenalty`; 0 of a prior that is not a mixture."""
+    mixture = recipe.variational and prior_family(est, recipe) == "mixture"
+    return min(_PRIOR_ROWS / n, (_PRIOR_MANY / n) ** 2) if mixture else 0.0
 
 
 def input_noise(est: Any, recipe: Any, n: int) -> float:

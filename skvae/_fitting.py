@@ -70,6 +70,8 @@ from skvae.priors import MixturePrior, VampPrior
 
 _MAX_HELD_OUT = 10_000
 _FROZEN_DRAWS = 512
+# Draws of each row that the prior of a table is fitted to.
+_DRAWS = 4
 _ROWS_FOR_MEANS = 2000
 _NAME = {torch.float32: "float32", torch.float64: "float64"}
 
@@ -459,10 +461,10 @@ class Fitting:
         est.net_, est._folded = net, None
         net.train(train_rows, valid_rows, stop=self._epoch_hook(net, context))
         if plan.max_iter and not self.partial and self.recipe.variational:
+            if valid is not None and isinstance(module.prior, MixturePrior):
+                self._refit_prior(net.module_, dataset, train, valid)
             if est.likelihood_ == "table":
                 self._match_margins(net.module_, dataset, train)
-            elif valid is not None and isinstance(module.prior, MixturePrior):
-                self._refit_prior(net.module_, dataset, train, valid)
         self._record(net, earlier)
 
     def _set_randomness(
@@ -487,9 +489,12 @@ class Fitting:
     ) -> None:
         """Let a learned mixture catch up with the codes it ended beside."""
         generator = torch_generator(self.seeds.init, self.device)
-        fit = drawn_codes(module, dataset, self._some(train), generator)
+        some, again = self._some(train), self.estimator.likelihood_ == "table"
+        if again:
+            some = np.tile(some, min(_DRAWS, MAX_CODES // len(some)))
+        fit = drawn_codes(module, dataset, some, generator)
         check = drawn_codes(module, dataset, valid, generator)
-        refit_prior(module, fit, check, self.seeds.init)
+        refit_prior(module, fit, check, self.seeds.init, again=again)
 
     def _match_margins(
         self, module: Any, dataset: RowDataset, train: np.ndarray

@@ -8,7 +8,8 @@ Gradient steps only come near it; expectation maximisation gets there.
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,17 +17,41 @@ from sklearn import config_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
+from skvae.objectives import Term
 from skvae.priors import ConditionalMixturePrior, MixturePrior, Prior, VampPrior
 
 # Codes a mixture is fitted to, and rounds of expectation maximisation.
 MAX_CODES = 20_000
 _ROUNDS = 50
+# Variance added to normals fitted once more from the start.
+_WIDENING = 0.02
 _CHUNK = 4096
 _MAX_NORMALS, _NORMALS_A_CLASS, _ROWS_A_NORMAL = 128, 10, 40
 # Log-odds that a normal belongs to its own class and no other.
 _OWN = 12.0
 
 Mixture = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class PriorPenalty(Term):
+    r"""Squared means and log-variances of a mixture prior.
+
+    With the weight :math:`\lambda` it is, up to a constant, a row's share of the
+    negative log-density of a normal hyperprior with the variance
+    :math:`1 / 2 \lambda n`: normals that a few rows would have to themselves draw near
+    :math:`N(0, I)`. Rows held out judge the model without it.
+    """
+
+    name: ClassVar[str] = "prior"
+
+    def __call__(self, model: Any, out: Any, progress: float = 1.0) -> torch.Tensor:
+        """Compute the penalty, the same for each row."""
+        rows = out.z.shape[:-1]
+        if not model.training or not isinstance(model.prior, MixturePrior):
+            return out.z.new_zeros(rows)
+        moved = torch.cat([model.prior.means, model.prior.log_vars])
+        return moved.square().sum().expand(rows)
 
 
 def prior_is_learned(module: Any) -> bool:
@@ -118,7 +143,9 @@ def fit_prior(
         prior.gates.copy_(_OWN * one_hot)
 
 
-def refit_prior(module: Any, fit: Any, check: Any, seed: int) -> bool:
+def refit_prior(
+    module: Any, fit: Any, check: Any, seed: int, *, again: bool = False
+) -> bool:
     """Fit a trained mixture to the codes once more, if that raises the bound.
 
     Parameters
@@ -130,6 +157,8 @@ def refit_prior(module: Any, fit: Any, check: Any, seed: int) -> bool:
         by, each with their conditions.
     seed : int
         Of the fits.
+    again : bool, default=False
+        Whether normals have drawn too near to each other to begin at.
 
     Returns
     -------
@@ -141,6 +170,8 @@ def refit_prior(module: Any, fit: Any, check: Any, seed: int) -> bool:
     reached = _mean_log_prob(prior, *check)
     if isinstance(prior, ConditionalMixturePrior):
         fit_prior(prior, fit[0], fit[1], seed)
+    elif again:
+        _set(prior, _fitted(fit[0], prior.n_mixture, seed), _WIDENING)
     else:
         now: Mixture = (
             torch.softmax(prior.log_weights, 0).detach().double().cpu().numpy(),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from skvae._defaults import context_penalty, entry_width
+from skvae._defaults import context_penalty, entry_width, prior_penalty
 from skvae._table import TableCodec, fit_mixture
 from skvae._table_effects import start_at_effects
 from skvae._table_heads import chosen_heads, gaussian_heads, with_categories
@@ -64,6 +64,7 @@ def table_architecture(
         excluded=_excluded(codec, gaussian),
         entry_width=entry_width(est, recipe),
         context_penalty=context_penalty(n),
+        prior_penalty=prior_penalty(est, recipe, n),
         scores=codec.code_values.tolist(),
     )
 

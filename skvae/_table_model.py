@@ -56,6 +56,8 @@ class TableArchitecture:
         context.
     context_penalty : float
         Weight of `ContextPenalty`.
+    prior_penalty : float
+        Weight of `PriorPenalty`; 0 of a prior that is not a mixture.
     scores : list of float, default=()
         Normal score of each code, whose parabolas the smoothing leaves alone.
     """
@@ -68,6 +70,7 @@ class TableArchitecture:
     excluded: list[tuple[int, int, float]]
     entry_width: int
     context_penalty: float
+    prior_penalty: float
     scores: Sequence[float] = ()
 
 
