@@ -211,7 +211,8 @@ prior : {"auto", "normal", "mixture", "vamp"}, default="auto"
     ``init="random"`` or `free_bits`, and otherwise a mixture: for tables always, for
     other rows without `beta`, an own network and ``max_iter=0``. After training a
     mixture is fitted to the codes once more and kept if that raises the bound of
-    held-out rows; not for tables. A VampPrior starts as the posteriors of few training
+    held-out rows. The mixture of a table is held near the standard normal until then,
+    the more so the fewer the rows. A VampPrior starts as the posteriors of few training
     rows, which are narrow: the bound begins far below that of the classical model.
 """,
 }
