@@ -32,7 +32,7 @@ from skvae._excluded import ExcludedPairs
 from skvae._smoothing import BinSmoother
 from skvae._table_heads import GaussianHeads
 from skvae._table_likelihood import TableLikelihood, is_complete
-from skvae.objectives import Term
+from skvae.objectives import ParameterPenalty
 
 # Effective draws at which counts of drawn codes have half of the weight.
 _ENOUGH = 15
@@ -104,7 +104,7 @@ class _AddContext(torch.autograd.Function):
 
 
 @dataclass(frozen=True)
-class ContextPenalty(Term):
+class ContextPenalty(ParameterPenalty):
     r"""Squared change of the context weights since their start.
 
     With the weight :math:`\lambda` it is, up to a constant, a row's share of the
@@ -114,11 +114,9 @@ class ContextPenalty(Term):
 
     name: ClassVar[str] = "context"
 
-    def __call__(self, model: Any, out: Any, progress: float = 1.0) -> Tensor:
-        """Compute the penalty, the same for each row."""
-        if not model.training:
-            return out.z.new_zeros(out.z.shape[:-1])
-        return model.likelihood.squared_norm().expand(out.z.shape[:-1])
+    def size(self, model: Any) -> Tensor:
+        """Compute the penalty."""
+        return model.likelihood.squared_norm()
 
 
 class AutoregressiveLikelihood(TableLikelihood):

@@ -186,11 +186,12 @@ def _network(
 
 def resolved_terms(recipe: Any, table: TableArchitecture | None) -> tuple[Any, ...]:
     """Return the terms of a recipe with a weight for each."""
-    default, more = 1.0, list[Any]()
+    default = 1.0
+    more: list[Any] = []
     if table is not None:
         default = _BETA_CONTEXT if table.entry_width else _BETA_TABLE
         if table.entry_width:
-            more = [ContextPenalty(table.context_penalty)]
+            more.append(ContextPenalty(table.context_penalty))
         if table.prior_penalty:
             more.append(PriorPenalty(table.prior_penalty))
     terms = [

@@ -17,7 +17,7 @@ from sklearn import config_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
-from skvae.objectives import Term
+from skvae.objectives import ParameterPenalty
 from skvae.priors import ConditionalMixturePrior, MixturePrior, Prior, VampPrior
 
 # Codes a mixture is fitted to, and rounds of expectation maximisation.
@@ -34,7 +34,7 @@ Mixture = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
-class PriorPenalty(Term):
+class PriorPenalty(ParameterPenalty):
     r"""Squared means and log-variances of a mixture prior.
 
     With the weight :math:`\lambda` it is, up to a constant, a row's share of the
@@ -45,13 +45,11 @@ class PriorPenalty(Term):
 
     name: ClassVar[str] = "prior"
 
-    def __call__(self, model: Any, out: Any, progress: float = 1.0) -> torch.Tensor:
-        """Compute the penalty, the same for each row."""
-        rows = out.z.shape[:-1]
-        if not model.training or not isinstance(model.prior, MixturePrior):
-            return out.z.new_zeros(rows)
-        moved = torch.cat([model.prior.means, model.prior.log_vars])
-        return moved.square().sum().expand(rows)
+    def size(self, model: Any) -> torch.Tensor | None:
+        """Compute the penalty, None for a prior that is not a mixture."""
+        if not isinstance(model.prior, MixturePrior):
+            return None
+        return torch.cat([model.prior.means, model.prior.log_vars]).square().sum()
 
 
 def prior_is_learned(module: Any) -> bool:

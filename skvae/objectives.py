@@ -87,6 +87,24 @@ class Term:
 
 
 @dataclass(frozen=True)
+class ParameterPenalty(Term):
+    """A penalty on parameters, the same for each row; rows held out do not pay it.
+
+    A subclass implements ``size(model)``.
+    """
+
+    def size(self, model: Any) -> Tensor | None:
+        """Compute the penalty, None for a model without such parameters."""
+        raise NotImplementedError
+
+    def __call__(self, model: Any, out: Any, progress: float = 1.0) -> Tensor:
+        """Compute the penalty of each row."""
+        rows = out.z.shape[:-1]
+        size = self.size(model) if model.training else None
+        return out.z.new_zeros(rows) if size is None else size.expand(rows)
+
+
+@dataclass(frozen=True)
 class NegativeLogLikelihood(Term):
     r"""Negative log-likelihood of a row given its code.
 

@@ -38,7 +38,7 @@ from skvae._table._given import known_of_fixed
 from skvae._table._joint import JointColumn, find_joint
 from skvae._table._known import Known
 from skvae._table._layout import CodeLayout
-from skvae._table._lookups import unweighed_lookups
+from skvae._table._lookups import find_lookups
 from skvae._table._numeric import NumericColumn
 from skvae._table._objects import (
     ObjectForm,
@@ -176,7 +176,7 @@ class TableCodec(CodeLayout):
         # What a key tells is looked up; a difference from another key says less. The
         # lookups of `Rules` are others: of columns whose gaps are known.
         codes = self._codes(cells)
-        looked_up = unweighed_lookups(self.columns, cells, codes, [], set())
+        looked_up = find_lookups(self.columns, cells, codes, [], set())
         told = {entry.child for entry in looked_up}
         keys = {(entry.parent, entry.child) for entry in looked_up}
         return [

@@ -92,19 +92,6 @@ def find_lookups(
     lookups : list of Lookup
         No column is told by two, and none that is told tells another.
     """
-    found = unweighed_lookups(columns, cells, codes, derived, bound, joint)
-    return _weighed(found, columns, cells, codes, derived)
-
-
-def unweighed_lookups(
-    columns: list[Any],
-    cells: list[Any],
-    codes: np.ndarray,
-    derived: list[Derived],
-    bound: set[int],
-    joint: Iterable[JointColumn] = (),
-) -> list[Lookup]:
-    """Find lookups as `find_lookups` does, without what they are worth."""
     free = [j for j in range(len(columns)) if j not in bound]
     numbers = {j: columns[j].numbers(cells[j]) for j in free}
     patterns = _patterns(columns, cells, codes, derived, joint)
@@ -188,7 +175,7 @@ def _is_worth_a_look(n_keys: int, n_values: int, n_rows: int) -> bool:
     return 1 < n_values <= n_keys <= max(n_rows / 2, 2 * n_values)
 
 
-def _weighed(
+def weighed_lookups(
     lookups: list[Lookup],
     columns: list[Any],
     cells: list[Any],

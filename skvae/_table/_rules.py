@@ -28,7 +28,13 @@ from skvae._table._draft import Draft
 from skvae._table._formulas import Formula, settle
 from skvae._table._gaps import Gap, close_gaps
 from skvae._table._joint import JointColumn
-from skvae._table._lookups import Lookup, choose_keys, find_lookups, follow_keys
+from skvae._table._lookups import (
+    Lookup,
+    choose_keys,
+    find_lookups,
+    follow_keys,
+    weighed_lookups,
+)
 from skvae._table._orders import Order, find_orders, keep_orders
 from skvae._table._products import Product, find_products, find_rates, multiply
 from skvae._table._sums import Sum, add_up, find_sums
@@ -126,7 +132,8 @@ class Rules:
         own.sums = find_sums(columns, cells, bound)
         dates = {entry.parent for entry in own.date_parts}
         bound = (own.columns - dates) | patterns
-        own.lookups = find_lookups(columns, cells, codes, derived, bound, joint)
+        lookups = find_lookups(columns, cells, codes, derived, bound, joint)
+        own.lookups = weighed_lookups(lookups, columns, cells, codes, derived)
         free = set(range(len(columns)))
         free -= _children(derived) | both_of(own.derived)
         free -= both_of(gaps) | both_of(own.date_parts)
